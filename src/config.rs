@@ -1,0 +1,101 @@
+//! Configuration: YAML in, one checked [`Config`] out, or every problem at once.
+//!
+//! The text passes through four steps, each in its own file: `source` substitutes the environment
+//! and remembers on which line each key stands, `document` is the shape of the YAML (and of the
+//! JSON Schema), `value` holds the scalars with a meaning of their own, and `checked` turns a
+//! document into the [`Config`] that the rest of the program takes its sections from.
+
+mod checked;
+mod document;
+mod source;
+mod value;
+
+use std::{fmt, path::Path};
+
+pub use self::checked::{Check, Config, GrpcCheck, Health, HttpCheck, Listener, Probe, Upstream};
+pub use self::document::{
+    Admin, Drain, Level, Limits, LoadBalancing, Log, LogFormat, NotServingAs,
+};
+pub use self::value::{Quorum, Share, Workers};
+
+impl Config {
+    /// Reads and checks the file at `path`, substituting `${NAME}` from the process environment.
+    ///
+    /// # Errors
+    /// Every problem found, in the order of the file's lines.
+    pub fn load(path: &Path) -> Result<Self, Problems> {
+        let text = std::fs::read_to_string(path).map_err(|error| {
+            Problems(vec![Problem {
+                path: path.display().to_string(),
+                message: format!("cannot be read: {error}"),
+                line: None,
+            }])
+        })?;
+        Self::parse(&text, |name| std::env::var(name).ok())
+    }
+
+    /// Checks `text`, substituting `${NAME}` by what `environment` answers.
+    ///
+    /// # Errors
+    /// Every problem found, in the order of the text's lines.
+    pub fn parse(
+        text: &str,
+        environment: impl Fn(&str) -> Option<String>,
+    ) -> Result<Self, Problems> {
+        let text = source::substitute(text, environment)?;
+        let (document, lines, mut problems) = source::read(&text)?;
+        let config = checked::check(document, &lines, &mut problems);
+        if problems.is_empty() {
+            return Ok(config);
+        }
+        problems.sort_by_key(|problem| problem.line);
+        Err(Problems(problems))
+    }
+}
+
+/// The JSON Schema (2020-12) of the configuration file.
+pub fn schema() -> serde_json::Value {
+    schemars::schema_for!(document::Document).to_value()
+}
+
+/// One mistake: where it is, what is wrong, and what would be right.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problem {
+    /// The key's place, such as `upstreams.otlp.probe.timeout`.
+    pub path: String,
+    /// What is wrong with it.
+    pub message: String,
+    /// The line, counted from 1, where the text has one for it.
+    pub line: Option<usize>,
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if !self.path.is_empty() {
+            write!(f, "{}: ", self.path)?;
+        }
+        f.write_str(&self.message)?;
+        match self.line {
+            Some(line) => write!(f, ", line {line}"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// All mistakes of one configuration, one a line when displayed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problems(pub Vec<Problem>);
+
+impl fmt::Display for Problems {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, problem) in self.0.iter().enumerate() {
+            if index > 0 {
+                f.write_str("\n")?;
+            }
+            write!(f, "{problem}")?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for Problems {}

@@ -1,0 +1,321 @@
+//! The shape of the YAML, as serde and the JSON Schema see it. What must be there is checked in
+//! `checked`, so that one missing key does not hide the other problems.
+
+use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
+
+use bytesize::ByteSize;
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use super::value::{Quorum, Share, Workers};
+
+/// The configuration of Upbeat.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Document {
+    /// Where clients and load balancers connect. At least one.
+    pub(super) listeners: Vec<Listener>,
+    /// Named sets of endpoints. At least one.
+    pub(super) upstreams: BTreeMap<String, Upstream>,
+    /// What is answered to health checks.
+    pub(super) health: Health,
+    /// How the process stops.
+    pub(super) drain: Drain,
+    /// The administrative HTTP server.
+    pub(super) admin: Admin,
+    /// Worker threads: `auto` (default: one a core) or a number.
+    pub(super) workers: Workers,
+    /// Bounds on what a client or a backend may ask for.
+    pub(super) limits: Limits,
+    /// Logging, to standard error.
+    pub(super) log: Log,
+}
+
+/// One address where clients connect.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Listener {
+    /// The listener's name in logs and metrics. Required, unique.
+    pub(super) name: Option<String>,
+    /// IP address and port, such as `0.0.0.0:4317`. Required.
+    #[schemars(with = "Option<String>")]
+    pub(super) address: Option<SocketAddr>,
+    /// The upstream that calls are forwarded to. Default: none, the listener answers health only.
+    pub(super) upstream: Option<String>,
+    /// Default: `limits.max_connections`.
+    pub(super) max_connections: Option<u32>,
+    /// Default: `limits.max_concurrent_streams`.
+    pub(super) max_concurrent_streams: Option<u32>,
+    /// Default: `limits.idle_timeout`.
+    #[serde(with = "humantime_serde")]
+    #[schemars(with = "Option<String>")]
+    pub(super) idle_timeout: Option<Duration>,
+    /// Default: `limits.max_connection_age`.
+    #[serde(with = "humantime_serde")]
+    #[schemars(with = "Option<String>")]
+    pub(super) max_connection_age: Option<Duration>,
+    /// The largest gRPC message in either direction. Default: what the backend takes, 4 MiB where
+    /// the upstream is probed by `otlp`, else 16 MiB.
+    #[schemars(with = "Option<String>")]
+    pub(super) max_message_size: Option<ByteSize>,
+    /// Overrides of the `health` section for this listener.
+    pub(super) health: ListenerHealth,
+}
+
+/// A listener's own way to answer health checks.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct ListenerHealth {
+    /// Default: `health.not_serving_as`.
+    pub(super) not_serving_as: Option<NotServingAs>,
+}
+
+/// A named set of endpoints that serve the same thing.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Upstream {
+    /// The endpoints, IP address and port each. At least one.
+    pub(super) endpoints: Vec<String>,
+    /// How the endpoints are probed. Required: without it nothing could be said of them.
+    pub(super) probe: Option<Probe>,
+    /// How many endpoints must be healthy: a count, or a share such as `"50%"`. Default: 1.
+    pub(super) min_healthy: Quorum,
+    /// Below this share of healthy endpoints, calls go to all of them. Default: `"0%"`, never.
+    pub(super) panic_threshold: Share,
+    /// How an endpoint is picked for a call. Default: `least_request`.
+    pub(super) load_balancing: LoadBalancing,
+    /// How long a TCP connect may take. Default: 1s.
+    #[serde(with = "humantime_serde")]
+    #[schemars(with = "Option<String>")]
+    pub(super) connect_timeout: Option<Duration>,
+}
+
+/// How an endpoint is picked for a call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum LoadBalancing {
+    /// The better of two random endpoints, by calls in flight.
+    #[default]
+    LeastRequest,
+    /// Each endpoint in turn.
+    RoundRobin,
+}
+
+/// How endpoints are probed.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Probe {
+    /// From one probe's start to the next, with up to 10 % of jitter. Default: 5s.
+    #[serde(with = "humantime_serde")]
+    #[schemars(with = "Option<String>")]
+    pub(super) interval: Option<Duration>,
+    /// How long all checks of one probe may take; shorter than the interval. Default: 2s, or half
+    /// of the interval where that is shorter.
+    #[serde(with = "humantime_serde")]
+    #[schemars(with = "Option<String>")]
+    pub(super) timeout: Option<Duration>,
+    /// Passed probes in a row that make an unhealthy endpoint healthy. Default: 2.
+    pub(super) healthy_threshold: Option<u32>,
+    /// Failed probes in a row that make a healthy endpoint unhealthy. Default: 3.
+    pub(super) unhealthy_threshold: Option<u32>,
+    /// A probe passes when every check passes. At least one.
+    pub(super) checks: Vec<Check>,
+}
+
+/// One part of a probe: exactly one of the keys.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Check {
+    /// An empty OTLP Export, which every OpenTelemetry receiver answers with success.
+    pub(super) otlp: Option<PortOnly>,
+    /// A call of `grpc.health.v1.Health/Check` that must answer SERVING.
+    pub(super) grpc: Option<Grpc>,
+    /// An HTTP/1.1 GET.
+    pub(super) http: Option<Http>,
+    /// A TCP connect.
+    pub(super) tcp: Option<PortOnly>,
+}
+
+/// A check that has only a port to choose.
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct PortOnly {
+    /// Default: the endpoint's own port.
+    pub(super) port: Option<u16>,
+}
+
+/// A call of `grpc.health.v1.Health/Check`.
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Grpc {
+    /// Default: the endpoint's own port.
+    pub(super) port: Option<u16>,
+    /// The service asked for. Default: "", the server as a whole.
+    pub(super) service: String,
+    /// Metadata sent along, such as `x-scope-orgid` for a multi-tenant Tempo.
+    pub(super) metadata: BTreeMap<String, String>,
+    /// The `:authority` sent. Default: the endpoint's address.
+    pub(super) authority: Option<String>,
+}
+
+/// An HTTP/1.1 GET.
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Http {
+    /// Default: the endpoint's own port.
+    pub(super) port: Option<u16>,
+    /// Default: `/ready`.
+    pub(super) path: Option<String>,
+    /// The status that passes. Default: 200.
+    pub(super) status: Option<u16>,
+}
+
+/// What is answered to health checks.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Health {
+    /// Service names and the upstreams that they stand for. "" is the overall state, by default
+    /// all upstreams.
+    pub(super) services: BTreeMap<String, Service>,
+    /// Paths beside `/` and `/grpc.health.v1.Health/Check` that a GET or HEAD may ask.
+    /// Default: `/healthz`, `/readyz`, `/ready`.
+    pub(super) paths: Option<Vec<String>>,
+    /// How Check says that a service is not serving. Default: `message`.
+    pub(super) not_serving_as: NotServingAs,
+}
+
+/// The upstreams that a service name stands for.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Service {
+    /// The service is SERVING when every one of these upstreams is. At least one.
+    pub(super) all: Vec<String>,
+}
+
+/// How Check says that a service is not serving.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum NotServingAs {
+    /// grpc-status 0 and the message NOT_SERVING, as the protocol says.
+    #[default]
+    Message,
+    /// A trailers-only grpc-status 14, for load balancers that read only the status.
+    Status,
+}
+
+/// How the process stops on SIGTERM or SIGINT.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Drain {
+    /// How long calls are still accepted after health says NOT_SERVING. Default: 15s.
+    #[serde(with = "humantime_serde")]
+    #[schemars(with = "String")]
+    pub delay: Duration,
+    /// How long calls in flight may take to end after that. Default: 30s.
+    #[serde(with = "humantime_serde")]
+    #[schemars(with = "String")]
+    pub timeout: Duration,
+}
+
+impl Default for Drain {
+    fn default() -> Self {
+        Self { delay: Duration::from_secs(15), timeout: Duration::from_secs(30) }
+    }
+}
+
+/// The administrative HTTP server: `/metrics`, `/status`, `/livez`, `/readyz`.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Admin {
+    /// Default: `127.0.0.1:9901`.
+    #[schemars(with = "String")]
+    pub address: SocketAddr,
+}
+
+impl Default for Admin {
+    fn default() -> Self {
+        Self { address: SocketAddr::from(([127, 0, 0, 1], 9901)) }
+    }
+}
+
+/// Bounds on what a client or a backend may ask for.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Limits {
+    /// Connections of one listener at a time; further ones wait in the kernel. Default: 10000.
+    pub max_connections: u32,
+    /// Streams of one client connection at a time. Default: 128.
+    pub max_concurrent_streams: u32,
+    /// The largest header list from a client, counted as in RFC 9113, 6.5.2. Default: 16KiB.
+    #[schemars(with = "String")]
+    pub max_header_list_size: ByteSize,
+    /// The largest header list from a backend. Default: 64KiB.
+    #[schemars(with = "String")]
+    pub max_upstream_header_list_size: ByteSize,
+    /// From accept to the end of the HTTP/2 preface, or to the end of an HTTP/1.1 head.
+    /// Default: 5s.
+    #[serde(with = "humantime_serde")]
+    #[schemars(with = "String")]
+    pub handshake_timeout: Duration,
+    /// How long a connection may stay without a stream. Default: 620s, above the 600s that
+    /// Google's load balancers keep one.
+    #[serde(with = "humantime_serde")]
+    #[schemars(with = "String")]
+    pub idle_timeout: Duration,
+    /// A connection older than this, give or take 10 %, is asked to end by GOAWAY. Default: 30m.
+    #[serde(with = "humantime_serde")]
+    #[schemars(with = "String")]
+    pub max_connection_age: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            max_connections: 10_000,
+            max_concurrent_streams: 128,
+            max_header_list_size: ByteSize::kib(16),
+            max_upstream_header_list_size: ByteSize::kib(64),
+            handshake_timeout: Duration::from_secs(5),
+            idle_timeout: Duration::from_secs(620),
+            max_connection_age: Duration::from_secs(30 * 60),
+        }
+    }
+}
+
+/// Logging, to standard error.
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Log {
+    /// Default: `text`.
+    pub format: LogFormat,
+    /// Default: `info`. `debug` and `trace` are compiled out of release builds.
+    pub level: Level,
+}
+
+/// How a log line is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// The least severe lines that are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Level {
+    /// What stops the work.
+    Error,
+    /// What somebody should look at.
+    Warn,
+    /// Changes of state.
+    #[default]
+    Info,
+    /// For those who work on Upbeat.
+    Debug,
+    /// Everything.
+    Trace,
+}

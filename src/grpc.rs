@@ -1,0 +1,41 @@
+//! What gRPC adds to HTTP/2: status codes, message framing, the health protocol.
+
+mod health;
+mod message;
+mod status;
+
+pub use self::health::{
+    HealthCheckRequest, HealthCheckResponse, HealthListResponse, ServingStatus,
+};
+pub use self::message::{MessageSizes, TooLarge, decode_unary, encode, inflate};
+pub use self::status::{Code, Status};
+
+/// Whether a content type is gRPC's, as gRPC-over-HTTP/2 defines it: `application/grpc`, alone or
+/// with a `+` subtype or parameters.
+pub fn is_grpc(content_type: Option<&http::HeaderValue>) -> bool {
+    let Some(value) = content_type else { return false };
+    let value = value.as_bytes();
+    let prefix = b"application/grpc";
+    value.len() >= prefix.len()
+        && value[..prefix.len()].eq_ignore_ascii_case(prefix)
+        && matches!(value.get(prefix.len()), None | Some(b'+' | b';' | b' '))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_grpc_content_types_are_grpc() {
+        for (text, expected) in [
+            ("application/grpc", true),
+            ("application/grpc+proto", true),
+            ("Application/gRPC; charset=utf-8", true),
+            ("application/grpc-web", false),
+            ("application/json", false),
+        ] {
+            assert_eq!(is_grpc(Some(&http::HeaderValue::from_static(text))), expected, "{text}");
+        }
+        assert!(!is_grpc(None));
+    }
+}

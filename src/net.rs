@@ -1,0 +1,217 @@
+//! Sockets: listening, accepting through every error that a kernel has, and telling HTTP/2 from
+//! HTTP/1.1 by a connection's first bytes.
+
+use std::{
+    fs::File,
+    io,
+    net::{SocketAddr, TcpListener as StdListener},
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use socket2::{Domain, Protocol as SocketProtocol, Socket, Type};
+use tokio::{
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf},
+    net::{TcpListener, TcpStream},
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::{Instant, sleep},
+};
+use tracing::warn;
+
+/// Binds and listens, non-blocking. A socket left in TIME_WAIT by an earlier process is no hindrance.
+///
+/// # Errors
+/// What the kernel says, such as an address in use.
+pub fn listen(address: SocketAddr) -> io::Result<StdListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(SocketProtocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}
+
+/// Accepts for ever, handing each socket on with the permit that it holds. The permit is taken
+/// before the accept, so connections over the limit wait in the kernel.
+///
+/// No error ends it: those of one connection are passed over, and when descriptors or memory run
+/// out it drops one waiting connection, by a descriptor kept in reserve for that, and pauses.
+pub async fn accept(
+    listener: &TcpListener,
+    permits: &Arc<Semaphore>,
+    mut hand: impl FnMut(TcpStream, OwnedSemaphorePermit),
+) {
+    let mut reserve = File::open("/dev/null").ok();
+    let mut warned: Option<Instant> = None;
+    loop {
+        let Ok(permit) = Arc::clone(permits).acquire_owned().await else { return };
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                // Fails only for a socket that the peer has closed already, which its reader sees.
+                _ = stream.set_nodelay(true);
+                hand(stream, permit);
+            }
+            Err(error) if is_exhaustion(&error) => {
+                if warned.is_none_or(|at| at.elapsed() >= Duration::from_secs(1)) {
+                    warned = Some(Instant::now());
+                    warn!(%error, "out of resources: a waiting connection is dropped");
+                }
+                drop(reserve.take());
+                // Only what waits already: an accept that would wait is given up at once.
+                tokio::select! {
+                    biased;
+                    accepted = listener.accept() => drop(accepted),
+                    () = std::future::ready(()) => {}
+                }
+                reserve = File::open("/dev/null").ok();
+                sleep(PAUSE).await;
+            }
+            // The connection's own fault, such as a reset while it waited (accept(2), Errors).
+            Err(_) => {}
+        }
+    }
+}
+
+/// EMFILE, ENFILE, ENOBUFS, ENOMEM: true for the next accept too.
+fn is_exhaustion(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(24 | 23 | 105 | 12))
+}
+
+/// What a connection speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Protocol {
+    /// HTTP/2 with prior knowledge (RFC 9113, 3.3).
+    Http2,
+    /// Anything else.
+    Http1,
+}
+
+/// Reads until the first bytes tell what `stream` speaks, and gives them back with it. The
+/// HTTP/2 preface begins with `PRI `, a method that HTTP/1.1 does not have.
+///
+/// # Errors
+/// The peer closed before it had sent four bytes, or reading failed.
+pub async fn sniff<S: AsyncRead + Unpin>(mut stream: S) -> io::Result<(Protocol, Rewound<S>)> {
+    let mut first = [0; 4];
+    let mut length = 0;
+    let protocol = loop {
+        let read = stream.read(&mut first[length..]).await?;
+        if read == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        length += read;
+        if !b"PRI ".starts_with(&first[..length]) {
+            break Protocol::Http1;
+        }
+        if length == first.len() {
+            break Protocol::Http2;
+        }
+    };
+    Ok((protocol, Rewound { first, length, read: 0, stream }))
+}
+
+/// A stream whose first bytes were read, and are read again.
+#[derive(Debug)]
+pub struct Rewound<S> {
+    first: [u8; 4],
+    length: usize,
+    read: usize,
+    stream: S,
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Rewound<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if self.read < self.length {
+            let end = self.length.min(self.read + buf.remaining());
+            buf.put_slice(&self.first[self.read..end]);
+            self.read = end;
+            return Poll::Ready(Ok(()));
+        }
+        Pin::new(&mut self.stream).poll_read(cx, buf)
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Rewound<S> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+}
+
+const BACKLOG: i32 = 4096;
+const PAUSE: Duration = Duration::from_millis(100);
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::AsyncWriteExt;
+
+    use super::*;
+
+    async fn sniffed(chunks: &[&[u8]]) -> (Protocol, Vec<u8>) {
+        let (mut near, far) = tokio::io::duplex(64);
+        let send = async {
+            for chunk in chunks {
+                near.write_all(chunk).await.unwrap();
+                tokio::task::yield_now().await;
+            }
+            drop(near);
+        };
+        let receive = async {
+            let (protocol, mut rewound) = sniff(far).await.unwrap();
+            let mut all = Vec::new();
+            rewound.read_to_end(&mut all).await.unwrap();
+            (protocol, all)
+        };
+        tokio::join!(send, receive).1
+    }
+
+    #[tokio::test]
+    async fn protocols_are_told_apart_however_the_bytes_arrive() {
+        for (chunks, protocol) in [
+            (&[b"PRI * HTTP/2.0".as_slice()] as &[&[u8]], Protocol::Http2),
+            (&[b"P", b"R", b"I", b" *"], Protocol::Http2),
+            (&[b"POST / HTTP/1.1"], Protocol::Http1),
+            (&[b"PR", b"OPFIND /"], Protocol::Http1),
+            (&[b"G"], Protocol::Http1),
+        ] {
+            let (seen, bytes) = sniffed(chunks).await;
+            assert_eq!((seen, bytes), (protocol, chunks.concat()));
+        }
+    }
+
+    #[tokio::test]
+    async fn a_silent_peer_that_closes_is_an_error() {
+        let (near, far) = tokio::io::duplex(64);
+        drop(near);
+        assert!(sniff(far).await.is_err());
+    }
+}

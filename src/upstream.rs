@@ -1,0 +1,136 @@
+//! Upstreams: named sets of endpoints, what is known of each, and which one the next call takes.
+
+mod balance;
+mod endpoint;
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use tokio::sync::watch;
+
+pub use self::endpoint::{Endpoint, Health, InFlight, State};
+use self::balance::Balancer;
+use crate::config::{self, Quorum, Share};
+
+/// A named set of endpoints that serve the same thing.
+#[derive(Debug)]
+pub struct Upstream {
+    name: Arc<str>,
+    endpoints: watch::Sender<Endpoints>,
+    changes: Changes,
+    min_healthy: Quorum,
+    panic_threshold: Share,
+    balancer: Balancer,
+    connect_timeout: Duration,
+}
+
+/// The endpoints of an upstream at one moment.
+pub type Endpoints = Arc<[Arc<Endpoint>]>;
+
+impl Upstream {
+    /// An upstream whose endpoints are not probed yet. Each change of theirs is told to `changes`.
+    pub fn new(config: &config::Upstream, changes: &Changes) -> Self {
+        let upstream = Self {
+            name: config.name.as_str().into(),
+            endpoints: watch::Sender::new(Arc::new([])),
+            changes: changes.clone(),
+            min_healthy: config.min_healthy,
+            panic_threshold: config.panic_threshold,
+            balancer: Balancer::new(config.load_balancing),
+            connect_timeout: config.connect_timeout,
+        };
+        upstream.reconcile(&config.endpoints);
+        upstream
+    }
+
+    /// Makes `addresses` the endpoints; those that were there before keep their state.
+    pub fn reconcile(&self, addresses: &[SocketAddr]) {
+        self.endpoints.send_modify(|endpoints| {
+            let known = |address: &SocketAddr| {
+                endpoints.iter().find(|endpoint| endpoint.address() == *address).cloned()
+            };
+            *endpoints = addresses
+                .iter()
+                .map(|address| {
+                    known(address)
+                        .unwrap_or_else(|| Arc::new(Endpoint::new(*address, self.changes.clone())))
+                })
+                .collect();
+        });
+        self.changes.tell();
+    }
+
+    /// The name, as configured.
+    pub fn name(&self) -> &Arc<str> {
+        &self.name
+    }
+
+    /// The endpoints at this moment.
+    pub fn endpoints(&self) -> Endpoints {
+        self.endpoints.borrow().clone()
+    }
+
+    /// The endpoints, and their changes from now on.
+    pub fn follow(&self) -> watch::Receiver<Endpoints> {
+        let mut receiver = self.endpoints.subscribe();
+        receiver.mark_changed();
+        receiver
+    }
+
+    /// How long a TCP connect to one of the endpoints may take.
+    pub fn connect_timeout(&self) -> Duration {
+        self.connect_timeout
+    }
+
+    /// The endpoint for the next call, among those that are healthy and that `usable` admits.
+    pub fn pick(&self, usable: impl Fn(&Endpoint) -> bool) -> Option<Arc<Endpoint>> {
+        let endpoints = self.endpoints.borrow();
+        let panicking = self.panic_threshold.0 > 0 && {
+            let healthy = endpoints.iter().filter(|endpoint| endpoint.is_healthy()).count();
+            healthy * 100 < endpoints.len() * usize::from(self.panic_threshold.0)
+        };
+        let admitted =
+            |endpoint: &Endpoint| (panicking || endpoint.is_healthy()) && usable(endpoint);
+        self.balancer.pick(&endpoints, admitted).cloned()
+    }
+
+    /// How many endpoints are healthy, of how many, and how many must be.
+    pub fn tally(&self) -> Tally {
+        let endpoints = self.endpoints.borrow();
+        let total = endpoints.len();
+        let healthy = endpoints.iter().filter(|endpoint| endpoint.is_healthy()).count();
+        Tally { healthy, total, needed: self.min_healthy.needed(total) }
+    }
+}
+
+/// An upstream's endpoints, counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Tally {
+    /// Healthy ones.
+    pub healthy: usize,
+    /// All of them.
+    pub total: usize,
+    /// How many must be healthy.
+    pub needed: usize,
+}
+
+impl Tally {
+    /// Whether the upstream serves.
+    pub fn is_serving(self) -> bool {
+        self.healthy >= self.needed
+    }
+}
+
+/// Tells that some endpoint of some upstream changed; clones share it.
+#[derive(Debug, Clone, Default)]
+pub struct Changes(Arc<watch::Sender<()>>);
+
+impl Changes {
+    /// To be awaited.
+    pub fn subscribe(&self) -> watch::Receiver<()> {
+        self.0.subscribe()
+    }
+
+    fn tell(&self) {
+        self.0.send_replace(());
+    }
+}

@@ -1,0 +1,135 @@
+//! Which endpoint the next call takes.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering::Relaxed},
+};
+
+use super::Endpoint;
+use crate::config::LoadBalancing;
+
+/// Picks endpoints by one of the configured ways.
+#[derive(Debug)]
+pub(super) enum Balancer {
+    LeastRequest,
+    RoundRobin(AtomicUsize),
+}
+
+impl Balancer {
+    pub(super) fn new(how: LoadBalancing) -> Self {
+        match how {
+            LoadBalancing::LeastRequest => Self::LeastRequest,
+            // Each process begins elsewhere, so that a fleet of them spreads.
+            LoadBalancing::RoundRobin => Self::RoundRobin(AtomicUsize::new(fastrand::usize(..1024))),
+        }
+    }
+
+    /// One of the endpoints that `admitted` lets through, or none.
+    pub(super) fn pick<'a>(
+        &self,
+        endpoints: &'a [Arc<Endpoint>],
+        admitted: impl Fn(&Endpoint) -> bool,
+    ) -> Option<&'a Arc<Endpoint>> {
+        match self {
+            Self::LeastRequest => least_request(endpoints, admitted),
+            Self::RoundRobin(next) => {
+                let turn = next.fetch_add(1, Relaxed);
+                let due = endpoints.get(turn.checked_rem(endpoints.len())?)?;
+                if admitted(due) {
+                    return Some(due);
+                }
+                // By the turn among the admitted ones: taking the next neighbour instead would
+                // give it the calls of every endpoint before it that is down.
+                let rest: Vec<_> = endpoints.iter().filter(|endpoint| admitted(endpoint)).collect();
+                rest.get(turn.checked_rem(rest.len())?).copied()
+            }
+        }
+    }
+}
+
+/// Of few endpoints the least loaded; of many the better of two random ones, which is nearly as
+/// even and does not grow with their number.
+fn least_request(
+    endpoints: &[Arc<Endpoint>],
+    admitted: impl Fn(&Endpoint) -> bool,
+) -> Option<&Arc<Endpoint>> {
+    if endpoints.is_empty() {
+        return None;
+    }
+    let start = fastrand::usize(..endpoints.len());
+    if endpoints.len() > FEW {
+        let a = &endpoints[start];
+        let b = &endpoints[(start + fastrand::usize(1..endpoints.len())) % endpoints.len()];
+        if admitted(a) && admitted(b) {
+            return Some(if b.in_flight() < a.in_flight() { b } else { a });
+        }
+    }
+    let (before, after) = endpoints.split_at(start);
+    // `min_by_key` keeps the first of equals, so the random start breaks ties.
+    after
+        .iter()
+        .chain(before)
+        .filter(|endpoint| admitted(endpoint))
+        .min_by_key(|endpoint| endpoint.in_flight())
+}
+
+const FEW: usize = 8;
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::upstream::{Changes, Health};
+
+    fn endpoints(count: u16) -> Vec<Arc<Endpoint>> {
+        let address = |port| ([127, 0, 0, 1], port + 1).into();
+        (0..count).map(|port| Arc::new(Endpoint::new(address(port), Changes::default()))).collect()
+    }
+
+    #[test]
+    fn round_robin_gives_each_admitted_endpoint_its_turn() {
+        let endpoints = endpoints(4);
+        let balancer = Balancer::new(LoadBalancing::RoundRobin);
+        let mut counts = [0; 4];
+        for _ in 0..1200 {
+            let down = endpoints[1].address();
+            let picked = balancer.pick(&endpoints, |endpoint| endpoint.address() != down).unwrap();
+            counts[usize::from(picked.address().port()) - 1] += 1;
+        }
+        assert_eq!(counts, [400, 0, 400, 400]);
+    }
+
+    #[test]
+    fn least_request_evens_out_calls_in_flight() {
+        let endpoints = endpoints(4);
+        let balancer = Balancer::new(LoadBalancing::LeastRequest);
+        let held: Vec<_> =
+            (0..40).map(|_| balancer.pick(&endpoints, |_| true).unwrap().start()).collect();
+        assert_eq!(endpoints.iter().map(|e| e.in_flight()).collect::<Vec<_>>(), [10; 4]);
+        drop(held);
+        assert!(endpoints.iter().all(|endpoint| endpoint.in_flight() == 0));
+    }
+
+    proptest! {
+        #[test]
+        fn only_healthy_endpoints_are_picked_and_one_is_when_there_is_one(
+            health in prop::collection::vec(any::<bool>(), 0..40),
+            round_robin in any::<bool>(),
+        ) {
+            let endpoints = endpoints(u16::try_from(health.len()).unwrap());
+            for (endpoint, healthy) in endpoints.iter().zip(&health) {
+                endpoint.publish(if *healthy { Health::Healthy } else { Health::Unhealthy }, "");
+            }
+            let how =
+                if round_robin { LoadBalancing::RoundRobin } else { LoadBalancing::LeastRequest };
+            let balancer = Balancer::new(how);
+            for _ in 0..20 {
+                match balancer.pick(&endpoints, Endpoint::is_healthy) {
+                    Some(endpoint) => prop_assert!(endpoint.is_healthy()),
+                    None => prop_assert!(!health.contains(&true)),
+                }
+            }
+        }
+    }
+}
