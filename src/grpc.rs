@@ -8,12 +8,14 @@ pub use self::health::{
     HealthCheckRequest, HealthCheckResponse, HealthListResponse, ServingStatus,
 };
 pub use self::message::{MessageSizes, TooLarge, decode_unary, encode, inflate};
-pub use self::status::{Code, Status};
+pub use self::status::{Code, Status, percent_decode};
 
 /// Whether a content type is gRPC's, as gRPC-over-HTTP/2 defines it: `application/grpc`, alone or
 /// with a `+` subtype or parameters.
 pub fn is_grpc(content_type: Option<&http::HeaderValue>) -> bool {
-    let Some(value) = content_type else { return false };
+    let Some(value) = content_type else {
+        return false;
+    };
     let value = value.as_bytes();
     let prefix = b"application/grpc";
     value.len() >= prefix.len()
@@ -34,7 +36,11 @@ mod tests {
             ("application/grpc-web", false),
             ("application/json", false),
         ] {
-            assert_eq!(is_grpc(Some(&http::HeaderValue::from_static(text))), expected, "{text}");
+            assert_eq!(
+                is_grpc(Some(&http::HeaderValue::from_static(text))),
+                expected,
+                "{text}"
+            );
         }
         assert!(!is_grpc(None));
     }

@@ -3,11 +3,7 @@
 //! One task folds; everything else reads the last [`Snapshot`]. So all dialects agree at every
 //! instant, an answer costs a look-up, and no health check ever causes a probe.
 
-use std::{
-    collections::BTreeMap,
-    sync::Arc,
-    time::SystemTime,
-};
+use std::{collections::BTreeMap, sync::Arc, time::SystemTime};
 
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -46,12 +42,15 @@ impl Snapshot {
 
     /// All services, in the order of their names.
     pub fn services(&self) -> impl Iterator<Item = (&str, &Service)> {
-        self.services.iter().map(|(name, service)| (&**name, service))
+        self.services
+            .iter()
+            .map(|(name, service)| (&**name, service))
     }
 
     /// The overall state.
     pub fn status(&self) -> ServingStatus {
-        self.service("").map_or(ServingStatus::NotServing, |service| service.status)
+        self.service("")
+            .map_or(ServingStatus::NotServing, |service| service.status)
     }
 
     /// Whether the process is about to stop.
@@ -78,7 +77,9 @@ impl Board {
     /// A service names an upstream that is not among `upstreams`; a checked configuration has none.
     pub fn new(config: &config::Health, upstreams: &[Arc<Upstream>], metrics: &Metrics) -> Self {
         let find = |name: &String| {
-            let found = upstreams.iter().find(|upstream| **upstream.name() == **name);
+            let found = upstreams
+                .iter()
+                .find(|upstream| **upstream.name() == **name);
             Arc::clone(found.expect("a checked configuration names upstreams that exist"))
         };
         let services = config.services.iter();
@@ -118,9 +119,16 @@ impl Board {
             .services
             .iter()
             .map(|(name, upstreams)| {
-                let reason = if draining { "draining".to_owned() } else { reason(upstreams) };
-                let status =
-                    if reason.is_empty() { ServingStatus::Serving } else { ServingStatus::NotServing };
+                let reason = if draining {
+                    "draining".to_owned()
+                } else {
+                    reason(upstreams)
+                };
+                let status = if reason.is_empty() {
+                    ServingStatus::Serving
+                } else {
+                    ServingStatus::NotServing
+                };
                 let before = old.service(name);
                 if before.is_some_and(|before| before.status != status) {
                     info!(service = %name, to = %status, reason, "serving status changed");
@@ -128,13 +136,23 @@ impl Board {
                 let since = before
                     .filter(|before| before.status == status)
                     .map_or_else(SystemTime::now, |before| before.since);
-                let labels = ServiceLabels { service: (&**name).into() };
+                let labels = ServiceLabels {
+                    service: (&**name).into(),
+                };
                 let gauge = self.metrics.service_serving.get_or_create(&labels);
                 gauge.set((status == ServingStatus::Serving).into());
-                (Arc::clone(name), Service { status, since, reason: reason.into() })
+                (
+                    Arc::clone(name),
+                    Service {
+                        status,
+                        since,
+                        reason: reason.into(),
+                    },
+                )
             })
             .collect();
-        self.published.send_replace(Arc::new(Snapshot { services, draining }));
+        self.published
+            .send_replace(Arc::new(Snapshot { services, draining }));
     }
 }
 

@@ -1,1 +1,7 @@
-fn main(){}
+//! The `upbeat` command.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    upbeat::cli::main()
+}

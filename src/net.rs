@@ -25,7 +25,11 @@ use tracing::warn;
 /// # Errors
 /// What the kernel says, such as an address in use.
 pub fn listen(address: SocketAddr) -> io::Result<StdListener> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(SocketProtocol::TCP))?;
+    let socket = Socket::new(
+        Domain::for_address(address),
+        Type::STREAM,
+        Some(SocketProtocol::TCP),
+    )?;
     socket.set_reuse_address(true)?;
     socket.set_nonblocking(true)?;
     socket.bind(&address.into())?;
@@ -46,7 +50,9 @@ pub async fn accept(
     let mut reserve = File::open("/dev/null").ok();
     let mut warned: Option<Instant> = None;
     loop {
-        let Ok(permit) = Arc::clone(permits).acquire_owned().await else { return };
+        let Ok(permit) = Arc::clone(permits).acquire_owned().await else {
+            return;
+        };
         match listener.accept().await {
             Ok((stream, _)) => {
                 // Fails only for a socket that the peer has closed already, which its reader sees.
@@ -109,7 +115,15 @@ pub async fn sniff<S: AsyncRead + Unpin>(mut stream: S) -> io::Result<(Protocol,
             break Protocol::Http2;
         }
     };
-    Ok((protocol, Rewound { first, length, read: 0, stream }))
+    Ok((
+        protocol,
+        Rewound {
+            first,
+            length,
+            read: 0,
+            stream,
+        },
+    ))
 }
 
 /// A stream whose first bytes were read, and are read again.

@@ -62,14 +62,20 @@ impl Check {
     /// fails after `timeout`. `path` is where it stands in the configuration, for failures that
     /// name the key to set.
     pub fn new(config: &config::Check, address: SocketAddr, timeout: Duration, path: &str) -> Self {
-        let at = |port: Option<u16>| SocketAddr::new(address.ip(), port.unwrap_or(address.port()));
+        let at = |port: Option<u16>| match port {
+            Some(port) => SocketAddr::new(address.ip(), port),
+            None => address,
+        };
         let kind = match config {
             config::Check::Otlp { port } => {
                 Kind::Otlp(grpc::Otlp::new(at(*port), timeout, format!("{path}.otlp")))
             }
-            config::Check::Grpc(grpc) => {
-                Kind::Grpc(grpc::Health::new(at(grpc.port), timeout, grpc, format!("{path}.grpc")))
-            }
+            config::Check::Grpc(grpc) => Kind::Grpc(grpc::Health::new(
+                at(grpc.port),
+                timeout,
+                grpc,
+                format!("{path}.grpc"),
+            )),
             config::Check::Http(http) => Kind::Http(http::Get::new(at(http.port), http)),
             config::Check::Tcp { port } => Kind::Tcp(at(*port)),
         };
@@ -89,11 +95,17 @@ impl Check {
                 Kind::Tcp(address) => tcp::connect(*address).await.map(drop),
             }
         };
-        let late = |_| {
-            let within = humantime::format_duration(self.timeout);
-            Err(Failure::Rpc(format!("no answer within {within}")))
-        };
-        timeout(self.timeout, run).await.unwrap_or_else(late)
+        let outcome = timeout(self.timeout, run).await;
+        outcome.unwrap_or_else(|_| {
+            let late = format!(
+                "no answer within {}",
+                humantime::format_duration(self.timeout)
+            );
+            Err(match self.kind {
+                Kind::Tcp(_) => Failure::Connect(late),
+                _ => Failure::Rpc(late),
+            })
+        })
     }
 }
 
@@ -116,15 +128,20 @@ pub async fn supervise(upstream: Arc<Upstream>, config: config::Probe, metrics: 
     let mut running = Vec::new();
     while endpoints.changed().await.is_ok() {
         let current = endpoints.borrow_and_update().clone();
-        running.retain(|(endpoint, prober): &(Arc<Endpoint>, tokio::task::AbortHandle)| {
-            let kept = current.iter().any(|other| Arc::ptr_eq(other, endpoint));
-            if !kept {
-                prober.abort();
-            }
-            kept
-        });
+        running.retain(
+            |(endpoint, prober): &(Arc<Endpoint>, tokio::task::AbortHandle)| {
+                let kept = current.iter().any(|other| Arc::ptr_eq(other, endpoint));
+                if !kept {
+                    prober.abort();
+                }
+                kept
+            },
+        );
         for endpoint in current.iter() {
-            if running.iter().any(|(other, _)| Arc::ptr_eq(other, endpoint)) {
+            if running
+                .iter()
+                .any(|(other, _)| Arc::ptr_eq(other, endpoint))
+            {
                 continue;
             }
             let prober = Prober::new(upstream.name(), Arc::clone(endpoint), &config, &metrics);
@@ -195,7 +212,11 @@ impl Prober {
             }
         }
         failed.sort();
-        failed.into_iter().map(|(_, words)| words).collect::<Vec<_>>().join("; ")
+        failed
+            .into_iter()
+            .map(|(_, words)| words)
+            .collect::<Vec<_>>()
+            .join("; ")
     }
 
     fn record(&mut self, took: Duration, failures: &str) {
@@ -206,7 +227,10 @@ impl Prober {
             result: if passed { "passed" } else { "failed" },
         };
         self.metrics.probes.get_or_create(&labels).inc();
-        self.metrics.probe_duration.get_or_create(&self.labels).observe(took.as_secs_f64());
+        self.metrics
+            .probe_duration
+            .get_or_create(&self.labels)
+            .observe(took.as_secs_f64());
         let from = self.threshold.health();
         let changed = self.threshold.record(passed);
         let health = self.threshold.health();

@@ -7,8 +7,8 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use tokio::sync::watch;
 
-pub use self::endpoint::{Endpoint, Health, InFlight, State};
 use self::balance::Balancer;
+pub use self::endpoint::{Endpoint, Health, InFlight, State};
 use crate::config::{self, Quorum, Share};
 
 /// A named set of endpoints that serve the same thing.
@@ -46,7 +46,10 @@ impl Upstream {
     pub fn reconcile(&self, addresses: &[SocketAddr]) {
         self.endpoints.send_modify(|endpoints| {
             let known = |address: &SocketAddr| {
-                endpoints.iter().find(|endpoint| endpoint.address() == *address).cloned()
+                endpoints
+                    .iter()
+                    .find(|endpoint| endpoint.address() == *address)
+                    .cloned()
             };
             *endpoints = addresses
                 .iter()
@@ -85,7 +88,10 @@ impl Upstream {
     pub fn pick(&self, usable: impl Fn(&Endpoint) -> bool) -> Option<Arc<Endpoint>> {
         let endpoints = self.endpoints.borrow();
         let panicking = self.panic_threshold.0 > 0 && {
-            let healthy = endpoints.iter().filter(|endpoint| endpoint.is_healthy()).count();
+            let healthy = endpoints
+                .iter()
+                .filter(|endpoint| endpoint.is_healthy())
+                .count();
             healthy * 100 < endpoints.len() * usize::from(self.panic_threshold.0)
         };
         let admitted =
@@ -97,8 +103,15 @@ impl Upstream {
     pub fn tally(&self) -> Tally {
         let endpoints = self.endpoints.borrow();
         let total = endpoints.len();
-        let healthy = endpoints.iter().filter(|endpoint| endpoint.is_healthy()).count();
-        Tally { healthy, total, needed: self.min_healthy.needed(total) }
+        let healthy = endpoints
+            .iter()
+            .filter(|endpoint| endpoint.is_healthy())
+            .count();
+        Tally {
+            healthy,
+            total,
+            needed: self.min_healthy.needed(total),
+        }
     }
 }
 

@@ -145,8 +145,11 @@ pub struct Health {
 /// Turns a document into a [`Config`]. Where it adds to `problems`, the result is not to be used.
 pub(super) fn check(document: Document, lines: &Lines, problems: &mut Vec<Problem>) -> Config {
     let mut checker = Checker { lines, problems };
-    let upstreams: Vec<_> =
-        document.upstreams.into_iter().map(|(name, raw)| checker.upstream(name, raw)).collect();
+    let upstreams: Vec<_> = document
+        .upstreams
+        .into_iter()
+        .map(|(name, raw)| checker.upstream(name, raw))
+        .collect();
     if upstreams.is_empty() {
         checker.problem("upstreams", "at least one upstream is required");
     }
@@ -154,7 +157,12 @@ pub(super) fn check(document: Document, lines: &Lines, problems: &mut Vec<Proble
         checker.problem("listeners", "at least one listener is required");
     }
     checker.limits(&document.limits);
-    let listeners = checker.listeners(document.listeners, &upstreams, &document.limits, document.health.not_serving_as);
+    let listeners = checker.listeners(
+        document.listeners,
+        &upstreams,
+        &document.limits,
+        document.health.not_serving_as,
+    );
     let health = checker.health(document.health, &upstreams);
     let admin = document.admin;
     for (index, listener) in listeners.iter().enumerate() {
@@ -187,9 +195,10 @@ impl Checker<'_> {
     /// would otherwise be called missing too.
     fn problem(&mut self, path: &str, message: impl Into<String>) {
         let covered = |problem: &Problem| {
-            problem.path.strip_prefix(path).is_some_and(|rest| {
-                rest.is_empty() || rest.starts_with(['.', '['])
-            })
+            problem
+                .path
+                .strip_prefix(path)
+                .is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
         };
         if !self.problems.iter().any(covered) {
             self.problems.push(self.lines.problem(path, message.into()));
@@ -215,17 +224,31 @@ impl Checker<'_> {
         for (index, raw) in raw.into_iter().enumerate() {
             let path = format!("listeners[{index}]");
             let name = self
-                .required(&format!("{path}.name"), raw.name, "a name for logs and metrics")
+                .required(
+                    &format!("{path}.name"),
+                    raw.name,
+                    "a name for logs and metrics",
+                )
                 .unwrap_or_default();
             if name.is_empty() {
                 self.problem(&format!("{path}.name"), "must not be empty");
             } else if listeners.iter().any(|other| other.name == name) {
-                self.problem(&format!("{path}.name"), format!("{name:?} is taken by another listener"));
+                self.problem(
+                    &format!("{path}.name"),
+                    format!("{name:?} is taken by another listener"),
+                );
             }
             let address = self
-                .required(&format!("{path}.address"), raw.address, "an IP address and port, such as 0.0.0.0:4317")
+                .required(
+                    &format!("{path}.address"),
+                    raw.address,
+                    "an IP address and port, such as 0.0.0.0:4317",
+                )
                 .unwrap_or(UNSPECIFIED);
-            if let Some(other) = listeners.iter().find(|other| overlap(other.address, address)) {
+            if let Some(other) = listeners
+                .iter()
+                .find(|other| overlap(other.address, address))
+            {
                 let message = format!("{address} is taken by listener {:?}", other.name);
                 self.problem(&format!("{path}.address"), message);
             }
@@ -289,7 +312,10 @@ impl Checker<'_> {
         self.positive("limits.handshake_timeout", limits.handshake_timeout);
         for (key, size) in [
             ("max_header_list_size", limits.max_header_list_size),
-            ("max_upstream_header_list_size", limits.max_upstream_header_list_size),
+            (
+                "max_upstream_header_list_size",
+                limits.max_upstream_header_list_size,
+            ),
         ] {
             if !(1024..=1 << 20).contains(&size.as_u64()) {
                 let message = format!("{size} must be from 1 KiB to 1 MiB");
@@ -333,7 +359,9 @@ impl Checker<'_> {
         for (index, text) in raw.iter().enumerate() {
             let path = format!("{path}[{index}]");
             match text.parse::<SocketAddr>() {
-                Ok(address) if address.port() == 0 => self.problem(&path, "port 0 cannot be connected to"),
+                Ok(address) if address.port() == 0 => {
+                    self.problem(&path, "port 0 cannot be connected to")
+                }
                 Ok(address) if endpoints.contains(&address) => {
                     self.problem(&path, format!("{address} is listed twice"));
                 }
@@ -352,11 +380,16 @@ impl Checker<'_> {
 
     fn probe(&mut self, path: String, raw: Option<document::Probe>) -> Probe {
         if raw.is_none() {
-            self.problem(&path, "is required: without a probe nothing can be said of the endpoints");
+            self.problem(
+                &path,
+                "is required: without a probe nothing can be said of the endpoints",
+            );
         }
         let raw = raw.unwrap_or_default();
         let interval = raw.interval.unwrap_or(Duration::from_secs(5));
-        let timeout = raw.timeout.unwrap_or_else(|| Duration::from_secs(2).min(interval / 2));
+        let timeout = raw
+            .timeout
+            .unwrap_or_else(|| Duration::from_secs(2).min(interval / 2));
         self.positive(&format!("{path}.interval"), interval);
         self.positive(&format!("{path}.timeout"), timeout);
         if timeout >= interval && !interval.is_zero() {
@@ -376,29 +409,51 @@ impl Checker<'_> {
         let healthy_threshold = threshold("healthy_threshold", raw.healthy_threshold, 2);
         let unhealthy_threshold = threshold("unhealthy_threshold", raw.unhealthy_threshold, 3);
         if raw.checks.is_empty() {
-            self.problem(&format!("{path}.checks"), format!("at least one check is required: {KINDS}"));
+            self.problem(
+                &format!("{path}.checks"),
+                format!("at least one check is required: {KINDS}"),
+            );
         }
         let checks = raw.checks.into_iter().enumerate();
         let checks = checks
             .filter_map(|(index, raw)| self.check(&format!("{path}.checks[{index}]"), raw))
             .collect();
-        Probe { interval, timeout, healthy_threshold, unhealthy_threshold, checks, path }
+        Probe {
+            interval,
+            timeout,
+            healthy_threshold,
+            unhealthy_threshold,
+            checks,
+            path,
+        }
     }
 
     fn check(&mut self, path: &str, raw: document::Check) -> Option<Check> {
         match raw {
-            document::Check { otlp: Some(otlp), grpc: None, http: None, tcp: None } => {
-                Some(Check::Otlp { port: otlp.port })
-            }
-            document::Check { otlp: None, grpc: Some(grpc), http: None, tcp: None } => {
-                Some(Check::Grpc(self.grpc(&format!("{path}.grpc"), grpc)))
-            }
-            document::Check { otlp: None, grpc: None, http: Some(http), tcp: None } => {
-                self.http(&format!("{path}.http"), http).map(Check::Http)
-            }
-            document::Check { otlp: None, grpc: None, http: None, tcp: Some(tcp) } => {
-                Some(Check::Tcp { port: tcp.port })
-            }
+            document::Check {
+                otlp: Some(otlp),
+                grpc: None,
+                http: None,
+                tcp: None,
+            } => Some(Check::Otlp { port: otlp.port }),
+            document::Check {
+                otlp: None,
+                grpc: Some(grpc),
+                http: None,
+                tcp: None,
+            } => Some(Check::Grpc(self.grpc(&format!("{path}.grpc"), grpc))),
+            document::Check {
+                otlp: None,
+                grpc: None,
+                http: Some(http),
+                tcp: None,
+            } => self.http(&format!("{path}.http"), http).map(Check::Http),
+            document::Check {
+                otlp: None,
+                grpc: None,
+                http: None,
+                tcp: Some(tcp),
+            } => Some(Check::Tcp { port: tcp.port }),
             _ => {
                 self.problem(path, format!("exactly one is required: {KINDS}"));
                 None
@@ -410,7 +465,10 @@ impl Checker<'_> {
         let mut metadata = http::HeaderMap::new();
         for (name, value) in &raw.metadata {
             let path = format!("{path}.metadata.{name}");
-            match (http::HeaderName::from_lowercase(name.as_bytes()), value.parse()) {
+            match (
+                http::HeaderName::from_lowercase(name.as_bytes()),
+                value.parse(),
+            ) {
                 (Ok(name), Ok(value)) => drop(metadata.append(name, value)),
                 (Err(_), _) => self.problem(&path, "is not a lower-case header name"),
                 (_, Err(_)) => self.problem(&path, format!("{value:?} is not a header value")),
@@ -425,7 +483,12 @@ impl Checker<'_> {
                 })
                 .ok()
         });
-        GrpcCheck { port: raw.port, service: raw.service, metadata, authority }
+        GrpcCheck {
+            port: raw.port,
+            service: raw.service,
+            metadata,
+            authority,
+        }
     }
 
     fn http(&mut self, path: &str, raw: document::Http) -> Option<HttpCheck> {
@@ -436,12 +499,18 @@ impl Checker<'_> {
             self.problem(&format!("{path}.path"), message);
         }
         let number = raw.status.unwrap_or(200);
-        let status = http::StatusCode::from_u16(number).ok().filter(|_| (200..600).contains(&number));
+        let status = http::StatusCode::from_u16(number)
+            .ok()
+            .filter(|_| (200..600).contains(&number));
         if status.is_none() {
             let message = format!("{number} is not a final HTTP status (200 to 599)");
             self.problem(&format!("{path}.status"), message);
         }
-        Some(HttpCheck { port: raw.port, path: target?, status: status? })
+        Some(HttpCheck {
+            port: raw.port,
+            path: target?,
+            status: status?,
+        })
     }
 
     fn health(&mut self, raw: document::Health, upstreams: &[Upstream]) -> Health {
@@ -453,22 +522,33 @@ impl Checker<'_> {
             }
             for (index, name) in raw.all.iter().enumerate() {
                 if !upstreams.iter().any(|upstream| upstream.name == *name) {
-                    self.problem(&format!("{path}[{index}]"), unknown_upstream(name, upstreams));
+                    self.problem(
+                        &format!("{path}[{index}]"),
+                        unknown_upstream(name, upstreams),
+                    );
                 }
             }
             services.insert(service, raw.all);
         }
-        services
-            .entry(String::new())
-            .or_insert_with(|| upstreams.iter().map(|upstream| upstream.name.clone()).collect());
-        let paths = raw.paths.unwrap_or_else(|| DEFAULT_PATHS.map(str::to_owned).to_vec());
+        services.entry(String::new()).or_insert_with(|| {
+            upstreams
+                .iter()
+                .map(|upstream| upstream.name.clone())
+                .collect()
+        });
+        let paths = raw
+            .paths
+            .unwrap_or_else(|| DEFAULT_PATHS.map(str::to_owned).to_vec());
         let mut seen = BTreeSet::new();
         for (index, path) in paths.iter().enumerate() {
             let at = format!("health.paths[{index}]");
             if !path.starts_with('/') || path.contains(['?', '#', ' ']) {
                 self.problem(&at, format!("{path:?} is not a path, such as /healthz"));
             } else if path == "/livez" {
-                self.problem(&at, "/livez says whether the process runs, not whether it serves");
+                self.problem(
+                    &at,
+                    "/livez says whether the process runs, not whether it serves",
+                );
             } else if !seen.insert(path) {
                 self.problem(&at, format!("{path:?} is listed twice"));
             }
@@ -480,15 +560,24 @@ impl Checker<'_> {
 impl Upstream {
     /// Whether one of its checks is an OTLP Export, so that it is an OpenTelemetry receiver.
     fn is_otlp(&self) -> bool {
-        self.probe.checks.iter().any(|check| matches!(check, Check::Otlp { .. }))
+        self.probe
+            .checks
+            .iter()
+            .any(|check| matches!(check, Check::Otlp { .. }))
     }
 }
 
 fn unknown_upstream(name: &str, upstreams: &[Upstream]) -> String {
-    let known: Vec<_> = upstreams.iter().map(|upstream| upstream.name.as_str()).collect();
+    let known: Vec<_> = upstreams
+        .iter()
+        .map(|upstream| upstream.name.as_str())
+        .collect();
     match known.is_empty() {
         true => format!("no upstream is named {name:?}"),
-        false => format!("no upstream is named {name:?}: there is {}", known.join(", ")),
+        false => format!(
+            "no upstream is named {name:?}: there is {}",
+            known.join(", ")
+        ),
     }
 }
 

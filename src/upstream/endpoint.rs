@@ -58,8 +58,11 @@ impl fmt::Display for Health {
 
 impl Endpoint {
     pub(super) fn new(address: SocketAddr, changes: Changes) -> Self {
-        let state =
-            State { health: Health::Unknown, reason: "not probed yet".into(), since: SystemTime::now() };
+        let state = State {
+            health: Health::Unknown,
+            reason: "not probed yet".into(),
+            since: SystemTime::now(),
+        };
         Self {
             address,
             state: watch::Sender::new(state),

@@ -1,0 +1,87 @@
+//! Answers to health checks, in every dialect, from the board alone.
+
+mod grpc;
+mod http;
+
+use std::sync::Arc;
+
+pub use self::grpc::{Answer, MAX_REQUEST, Watch};
+use crate::{
+    config::NotServingAs,
+    grpc::{HealthCheckRequest, Status, decode_unary},
+    health::{Reader, Snapshot},
+};
+
+/// Answers as one listener is configured to.
+#[derive(Debug, Clone)]
+pub struct Answers {
+    reader: Reader,
+    not_serving_as: NotServingAs,
+}
+
+impl Answers {
+    /// Answers from what `reader` sees.
+    pub fn new(reader: Reader, not_serving_as: NotServingAs) -> Self {
+        Self {
+            reader,
+            not_serving_as,
+        }
+    }
+
+    /// `grpc.health.v1.Health/Check`, from the request's body.
+    pub fn check(&self, body: &[u8], encoding: Option<&[u8]>) -> Answer {
+        match request(body, encoding) {
+            Ok(request) => grpc::check(&self.snapshot(), &request.service, self.not_serving_as),
+            Err(status) => Answer::refusal(status),
+        }
+    }
+
+    /// `grpc.health.v1.Health/List`.
+    pub fn list(&self) -> Answer {
+        grpc::list(&self.snapshot())
+    }
+
+    /// `grpc.health.v1.Health/Watch`, from the request's body.
+    ///
+    /// # Errors
+    /// The status that refuses a broken request.
+    pub fn watch(&self, body: &[u8], encoding: Option<&[u8]>) -> Result<Watch, Status> {
+        Ok(Watch::new(
+            self.reader.clone(),
+            request(body, encoding)?.service,
+        ))
+    }
+
+    /// POST `/AWS.ALB/healthcheck`.
+    pub fn alb(&self) -> Answer {
+        grpc::alb(&self.snapshot())
+    }
+
+    /// GET or HEAD; the response to HEAD is the same without its body.
+    pub fn http(&self, query: Option<&str>) -> ::http::Response<&'static str> {
+        http::answer(&self.snapshot(), query)
+    }
+
+    fn snapshot(&self) -> Arc<Snapshot> {
+        Arc::clone(&self.reader.borrow())
+    }
+}
+
+fn request(body: &[u8], encoding: Option<&[u8]>) -> Result<HealthCheckRequest, Status> {
+    decode_unary(body, encoding, MAX_REQUEST)
+}
+
+/// `GET /livez`.
+pub fn live() -> ::http::Response<&'static str> {
+    http::response(::http::StatusCode::OK, "LIVE")
+}
+
+/// A bare refusal. A 405 names the methods that are allowed.
+pub fn refusal(status: ::http::StatusCode) -> ::http::Response<&'static str> {
+    let mut response = http::response(status, status.canonical_reason().unwrap_or_default());
+    if status == ::http::StatusCode::METHOD_NOT_ALLOWED {
+        let allow = ::http::HeaderValue::from_static("GET, HEAD");
+        response.headers_mut().insert(::http::header::ALLOW, allow);
+    }
+    response
+}

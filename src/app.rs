@@ -1,0 +1,239 @@
+//! The only wiring: sockets are bound, workers and tasks started, and in the end all is drained.
+
+use std::{
+    io,
+    net::{SocketAddr, TcpListener as StdListener},
+    pin::pin,
+    sync::Arc,
+};
+
+use anyhow::{Context, bail};
+use futures_util::{StreamExt, stream::FuturesUnordered};
+use tokio::{
+    net::TcpListener,
+    sync::Semaphore,
+    task::JoinSet,
+    time::{sleep, timeout},
+};
+use tracing::{error, info, warn};
+
+use crate::{
+    admin::Admin,
+    answer::Answers,
+    config::{self, Config},
+    health::Board,
+    metrics::Metrics,
+    net, probe,
+    relay::Listener,
+    shutdown::Shutdown,
+    upstream::{Changes, Upstream},
+    worker::{Socket, Worker},
+};
+
+/// A proxy whose sockets are bound.
+#[derive(Debug)]
+pub struct App {
+    config: Config,
+    listeners: Vec<StdListener>,
+    admin: StdListener,
+}
+
+/// How a run ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ending {
+    /// Every stream came to its own end.
+    Clean,
+    /// The drain took too long, or was cut by a second signal; this many connections and streams
+    /// were open.
+    Cut(usize),
+}
+
+impl App {
+    /// Binds every listener and the admin server.
+    ///
+    /// # Errors
+    /// Every address that could not be bound, and the key that names it.
+    pub fn bind(config: Config) -> anyhow::Result<Self> {
+        let mut problems = Vec::new();
+        let mut bind = |key: String, address| match net::listen(address) {
+            Ok(listener) => Some(listener),
+            Err(error) => {
+                let hint = match error.kind() {
+                    io::ErrorKind::AddrInUse => "another process has this port; stop it, or change",
+                    _ => "change",
+                };
+                problems.push(format!(
+                    "cannot listen on {address}: {}: {hint} {key}",
+                    error.kind()
+                ));
+                None
+            }
+        };
+        let listeners: Vec<_> = config
+            .listeners
+            .iter()
+            .filter_map(|it| bind(format!("the address of listener {:?}", it.name), it.address))
+            .collect();
+        match bind("admin.address".to_owned(), config.admin.address) {
+            Some(admin) if problems.is_empty() => Ok(Self {
+                config,
+                listeners,
+                admin,
+            }),
+            _ => bail!("{}", problems.join("\n")),
+        }
+    }
+
+    /// The name and bound address of each listener.
+    ///
+    /// # Errors
+    /// What the kernel says of a socket that is bound.
+    pub fn addresses(&self) -> io::Result<Vec<(String, SocketAddr)>> {
+        let listeners = self.config.listeners.iter().zip(&self.listeners);
+        listeners
+            .map(|(config, socket)| Ok((config.name.clone(), socket.local_addr()?)))
+            .collect()
+    }
+
+    /// The bound address of the admin server.
+    ///
+    /// # Errors
+    /// What the kernel says of a socket that is bound.
+    pub fn admin_address(&self) -> io::Result<SocketAddr> {
+        self.admin.local_addr()
+    }
+
+    /// Serves until `shutdown.drain` is cancelled, and then drains.
+    ///
+    /// # Errors
+    /// Something that must run ended, or could not be started.
+    pub async fn run(self, shutdown: Shutdown) -> anyhow::Result<Ending> {
+        let Self {
+            config,
+            listeners,
+            admin,
+        } = self;
+        let metrics = Metrics::new();
+        let changes = Changes::default();
+        let upstreams: Arc<[_]> = config
+            .upstreams
+            .iter()
+            .map(|upstream| Arc::new(Upstream::new(upstream, &changes)))
+            .collect();
+        let board = Board::new(&config.health, &upstreams, &metrics);
+        let reader = board.subscribe();
+
+        let header_list = config.limits.max_upstream_header_list_size.as_u64();
+        let header_list = u32::try_from(header_list).unwrap_or(u32::MAX);
+        let workers = (0..config.workers.count())
+            .map(|number| Worker::start(number, header_list, &metrics, &shutdown))
+            .collect::<Result<Vec<_>, _>>()
+            .context("cannot start a worker")?;
+        let workers = Arc::new(workers);
+
+        let mut accepting = JoinSet::new();
+        for (config_of, socket) in config.listeners.iter().zip(listeners) {
+            let upstream = config_of.upstream.as_ref().and_then(|name| {
+                upstreams
+                    .iter()
+                    .find(|upstream| **upstream.name() == **name)
+                    .cloned()
+            });
+            let answers = Answers::new(reader.clone(), config_of.not_serving_as);
+            let listener = Listener::new(config_of, &config.health, upstream, answers, &metrics);
+            let socket = TcpListener::from_std(socket).context("cannot use a listening socket")?;
+            info!(listener = config_of.name, address = %socket.local_addr()?, "listening");
+            accepting.spawn(accept(
+                socket,
+                listener,
+                config_of.clone(),
+                Arc::clone(&workers),
+            ));
+        }
+
+        let mut control = JoinSet::new();
+        for (upstream, config) in upstreams.iter().zip(&config.upstreams) {
+            let probe = config.probe.clone();
+            control.spawn(probe::supervise(
+                Arc::clone(upstream),
+                probe,
+                metrics.clone(),
+            ));
+        }
+        control.spawn(board.run(changes, shutdown.drain.clone()));
+        let mut admin_task = JoinSet::new();
+        let socket = TcpListener::from_std(admin).context("cannot use a listening socket")?;
+        info!(address = %socket.local_addr()?, "admin listening");
+        admin_task.spawn(Admin::new(reader, upstreams, metrics).run(socket));
+
+        tokio::select! {
+            () = shutdown.drain.cancelled() => {}
+            ended = accepting.join_next() => bail!("a listener ended: {ended:?}"),
+            ended = control.join_next() => bail!("a task ended: {ended:?}"),
+            ended = admin_task.join_next() => bail!("the admin server ended: {ended:?}"),
+        }
+        drain(&config.drain, accepting, workers, &shutdown).await
+        // Probes and the board, then admin, end as their sets are dropped.
+    }
+}
+
+/// Accepts one listener's connections and hands each to the worker that has the fewest.
+async fn accept(
+    socket: TcpListener,
+    listener: Listener,
+    config: config::Listener,
+    workers: Arc<Vec<Worker>>,
+) {
+    let listener = Arc::new(listener);
+    let permits = Arc::new(Semaphore::new(config.limits.max_connections as usize));
+    net::accept(&socket, &permits, |stream, permit| {
+        let least = workers.iter().min_by_key(|worker| worker.load());
+        let worker = least.expect("a configuration has at least one worker");
+        match stream.into_std() {
+            Ok(stream) => {
+                worker.hand(Socket {
+                    stream,
+                    listener: Arc::clone(&listener),
+                    permit,
+                });
+            }
+            Err(error) => error!(%error, "cannot hand a connection over"),
+        }
+    })
+    .await;
+}
+
+async fn drain(
+    config: &config::Drain,
+    mut accepting: JoinSet<()>,
+    workers: Arc<Vec<Worker>>,
+    shutdown: &Shutdown,
+) -> anyhow::Result<Ending> {
+    info!(delay = ?config.delay, "NOT_SERVING; still accepting");
+    tokio::select! {
+        () = sleep(config.delay) => {}
+        () = shutdown.stop.cancelled() => {}
+    }
+    accepting.shutdown().await;
+    shutdown.stop.cancel();
+    info!(timeout = ?config.timeout, "not accepting; calls in flight may end");
+    let workers = Arc::into_inner(workers).context("an accept loop outlived its end")?;
+    let mut ending: FuturesUnordered<_> = workers.into_iter().map(Worker::ended).collect();
+    let mut cut = 0;
+    let all = async {
+        while let Some(open) = ending.next().await {
+            cut += open;
+        }
+    };
+    let mut all = pin!(all);
+    if timeout(config.timeout, &mut all).await.is_err() {
+        shutdown.abort.cancel();
+        all.await;
+    }
+    if cut > 0 {
+        warn!(open = cut, "drain was cut");
+        return Ok(Ending::Cut(cut));
+    }
+    info!("drained");
+    Ok(Ending::Clean)
+}

@@ -1,0 +1,175 @@
+//! The command line: arguments → tracing → configuration → exit code.
+
+mod probe;
+mod status;
+
+use std::{
+    future::Future,
+    io,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+use clap::{Parser, Subcommand, error::ErrorKind};
+use tracing::{Level, error};
+use tracing_subscriber::filter::LevelFilter;
+
+use crate::{
+    app::{App, Ending},
+    config::{self, Config, LogFormat},
+    demo,
+    shutdown::Shutdown,
+};
+
+/// A gRPC-aware reverse proxy for Tempo distributors that answers health checks from what it
+/// probes.
+#[derive(Debug, Parser)]
+#[command(name = "upbeat", version, about)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run two built-in distributors and the proxy in front of them
+    Demo(demo::Options),
+    /// Run the proxy
+    Run(File),
+    /// Report every problem of a configuration; exit 78 if there is one
+    Check(File),
+    /// Ask a server for its health: exit 0 serving, 1 usage, 2 connect, 3 rpc, 4 not serving
+    Probe(probe::Options),
+    /// Show the board of a running proxy
+    Status(status::Options),
+    /// Print the JSON Schema of the configuration
+    Schema,
+}
+
+#[derive(Debug, clap::Args)]
+struct File {
+    /// The configuration
+    #[arg(long, value_name = "FILE", default_value = "config/upbeat.yaml")]
+    config: PathBuf,
+}
+
+/// Runs the command that the process was started with.
+///
+/// Exit codes: 0 clean; 1 a failure, or a drain that was cut; 2 usage; 78 bad configuration.
+/// `probe` has those of grpc_health_probe.
+pub fn main() -> ExitCode {
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => return usage(&error),
+    };
+    match arguments.command {
+        Command::Demo(options) => {
+            trace(&config::Log::default());
+            ending(block_on(demo::run(options)))
+        }
+        Command::Run(file) => run(&file.config),
+        Command::Check(file) => check(&file.config),
+        Command::Probe(options) => block_on(probe::run(options)),
+        Command::Status(options) => match block_on(status::run(&options)) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => fail(&error),
+        },
+        Command::Schema => {
+            println!("{:#}", config::schema());
+            ExitCode::SUCCESS
+        }
+    }
+}
+
+/// Help and version are no mistakes; of the rest, `probe` counts its usage as 1.
+fn usage(error: &clap::Error) -> ExitCode {
+    // Nothing is left to tell if standard error is closed.
+    _ = error.print();
+    let probing = std::env::args_os()
+        .nth(1)
+        .is_some_and(|command| command == "probe");
+    match error.kind() {
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => ExitCode::SUCCESS,
+        _ if probing => ExitCode::from(1),
+        _ => ExitCode::from(2),
+    }
+}
+
+fn run(path: &Path) -> ExitCode {
+    let config = match Config::load(path) {
+        Ok(config) => config,
+        Err(problems) => return bad_configuration(path, &problems),
+    };
+    trace(&config.log);
+    ending(block_on(async {
+        let app = App::bind(config)?;
+        let shutdown = Shutdown::new();
+        tokio::select! {
+            ending = app.run(shutdown.clone()) => ending,
+            Err(error) = shutdown.follow_signals() => Err(error.into()),
+        }
+    }))
+}
+
+fn check(path: &Path) -> ExitCode {
+    match Config::load(path) {
+        Ok(_) => {
+            println!("{}: no problems", path.display());
+            ExitCode::SUCCESS
+        }
+        Err(problems) => bad_configuration(path, &problems),
+    }
+}
+
+fn bad_configuration(path: &Path, problems: &config::Problems) -> ExitCode {
+    let count = problems.0.len();
+    let plural = if count == 1 { "" } else { "s" };
+    eprintln!("{}: {count} problem{plural}\n{problems}", path.display());
+    ExitCode::from(78)
+}
+
+fn ending(ending: anyhow::Result<Ending>) -> ExitCode {
+    match ending {
+        Ok(Ending::Clean) => ExitCode::SUCCESS,
+        Ok(Ending::Cut(_)) => ExitCode::FAILURE,
+        Err(error) => fail(&error),
+    }
+}
+
+fn fail(error: &anyhow::Error) -> ExitCode {
+    eprintln!("upbeat: {error:#}");
+    ExitCode::FAILURE
+}
+
+/// The control thread's runtime: the caller's thread.
+fn block_on<T>(future: impl Future<Output = T>) -> T {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
+    runtime
+        .expect("the system grants an event queue")
+        .block_on(future)
+}
+
+/// Logs to standard error.
+fn trace(log: &config::Log) {
+    let level = LevelFilter::from_level(match log.level {
+        config::Level::Error => Level::ERROR,
+        config::Level::Warn => Level::WARN,
+        config::Level::Info => Level::INFO,
+        config::Level::Debug => Level::DEBUG,
+        config::Level::Trace => Level::TRACE,
+    });
+    let ansi = io::IsTerminal::is_terminal(&io::stderr());
+    let builder = tracing_subscriber::fmt()
+        .with_max_level(level)
+        .with_writer(io::stderr)
+        .with_ansi(ansi);
+    let outcome = match log.format {
+        LogFormat::Text => builder.try_init(),
+        LogFormat::Json => builder.json().flatten_event(true).try_init(),
+    };
+    if let Err(error) = outcome {
+        error!(error, "logging was set up already");
+    }
+}

@@ -1,0 +1,167 @@
+//! A worker: one thread that owns the connections handed to it, with all their streams.
+
+mod http1;
+
+use std::{
+    io,
+    net::TcpStream as StdTcpStream,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
+    thread,
+};
+
+use tokio::{
+    net::TcpStream,
+    runtime,
+    sync::{OwnedSemaphorePermit, mpsc, oneshot},
+    task::LocalSet,
+    time::timeout,
+};
+use tokio_util::task::TaskTracker;
+use tracing::debug;
+
+use crate::{
+    metrics::Metrics,
+    net::{Protocol, sniff},
+    relay::{self, Listener, Pool},
+    shutdown::Shutdown,
+};
+
+/// A running worker. It ends by itself after `shutdown.stop`, when its last connection has ended,
+/// or at `shutdown.abort`.
+#[derive(Debug)]
+pub struct Worker {
+    sockets: mpsc::UnboundedSender<Socket>,
+    load: Arc<AtomicUsize>,
+    ended: oneshot::Receiver<usize>,
+}
+
+/// A connection on its way to a worker.
+#[derive(Debug)]
+pub struct Socket {
+    /// Non-blocking, on no runtime.
+    pub stream: StdTcpStream,
+    /// Where it was accepted.
+    pub listener: Arc<Listener>,
+    /// Its place among the listener's connections.
+    pub permit: OwnedSemaphorePermit,
+}
+
+impl Worker {
+    /// Starts a thread. `max_upstream_header_list_size` is in bytes.
+    ///
+    /// # Errors
+    /// The system grants no thread, or no event queue for it.
+    pub fn start(
+        number: usize,
+        max_upstream_header_list_size: u32,
+        metrics: &Metrics,
+        shutdown: &Shutdown,
+    ) -> io::Result<Self> {
+        let (sockets, queue) = mpsc::unbounded_channel();
+        let (done, ended) = oneshot::channel();
+        let (metrics, shutdown) = (metrics.clone(), shutdown.clone());
+        let load = Arc::new(AtomicUsize::new(0));
+        let counted = Arc::clone(&load);
+        let runtime = runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
+        thread::Builder::new()
+            .name(format!("worker-{number}"))
+            .spawn(move || {
+                let pool = Pool::new(max_upstream_header_list_size, &metrics);
+                let cut = LocalSet::new().block_on(&runtime, run(queue, counted, pool, shutdown));
+                // Nobody waits for it where the application has given up already.
+                _ = done.send(cut);
+            })?;
+        Ok(Self {
+            sockets,
+            load,
+            ended,
+        })
+    }
+
+    /// Open connections.
+    pub fn load(&self) -> usize {
+        self.load.load(Relaxed)
+    }
+
+    /// Hands a connection over. A worker that has ended drops it, which closes it.
+    pub fn hand(&self, socket: Socket) {
+        self.load.fetch_add(1, Relaxed);
+        _ = self.sockets.send(socket);
+    }
+
+    /// Waits for the end; says how many connections and streams were cut by it.
+    pub async fn ended(self) -> usize {
+        drop(self.sockets);
+        self.ended.await.unwrap_or(1)
+    }
+}
+
+async fn run(
+    mut queue: mpsc::UnboundedReceiver<Socket>,
+    load: Arc<AtomicUsize>,
+    pool: Pool,
+    shutdown: Shutdown,
+) -> usize {
+    let tasks = TaskTracker::new();
+    while let Some(socket) = tokio::select! {
+        // Sockets first: what was accepted before the stop is served.
+        biased;
+        socket = queue.recv() => socket,
+        () = shutdown.abort.cancelled() => None,
+    } {
+        let (pool, shutdown) = (pool.clone(), shutdown.clone());
+        let (load, streams) = (Counted(Arc::clone(&load)), tasks.clone());
+        tasks.spawn_local(async move {
+            serve(socket, pool, streams, shutdown).await;
+            drop(load);
+        });
+    }
+    tasks.close();
+    tokio::select! {
+        biased;
+        () = tasks.wait() => {}
+        () = shutdown.abort.cancelled() => {}
+    }
+    tasks.len()
+}
+
+/// Tells what a connection speaks, and serves it until its end.
+async fn serve(socket: Socket, pool: Pool, tasks: TaskTracker, shutdown: Shutdown) {
+    let Socket {
+        stream,
+        listener,
+        permit,
+    } = socket;
+    let labels = listener.labels();
+    let metrics = listener.metrics();
+    metrics.connections_accepted.get_or_create(&labels).inc();
+    let open = metrics.connections.get_or_create(&labels).clone();
+    open.inc();
+    // Fails only where the event queue takes no more descriptors; the socket is closed then.
+    if let Ok(stream) = TcpStream::from_std(stream) {
+        match timeout(listener.limits().handshake_timeout, sniff(stream)).await {
+            Ok(Ok((Protocol::Http2, stream))) => {
+                relay::serve(stream, listener, pool, tasks, shutdown).await;
+            }
+            Ok(Ok((Protocol::Http1, stream))) => http1::serve(stream, listener, &shutdown).await,
+            Ok(Err(error)) => debug!(%error, "closed before its first bytes"),
+            Err(_) => debug!("no first bytes in time"),
+        }
+    }
+    open.dec();
+    drop(permit);
+}
+
+/// Counts a connection out when it is dropped; it was counted in when it was handed over.
+struct Counted(Arc<AtomicUsize>);
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Relaxed);
+    }
+}
