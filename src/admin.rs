@@ -89,11 +89,7 @@ pub struct EndpointStatus {
 impl Admin {
     /// Shows the board, the upstreams that it is folded from, and the metrics.
     pub fn new(board: Reader, upstreams: Arc<[Arc<Upstream>]>, metrics: Metrics) -> Self {
-        Self {
-            board,
-            upstreams,
-            metrics,
-        }
+        Self { board, upstreams, metrics }
     }
 
     /// Serves for as long as it is polled.
@@ -142,11 +138,7 @@ impl Admin {
                 ServingStatus::Serving => response(StatusCode::OK, TEXT, "SERVING\n"),
                 status => response(StatusCode::SERVICE_UNAVAILABLE, TEXT, format!("{status}\n")),
             },
-            _ => response(
-                StatusCode::NOT_FOUND,
-                TEXT,
-                "/metrics /status /livez /readyz\n",
-            ),
+            _ => response(StatusCode::NOT_FOUND, TEXT, "/metrics /status /livez /readyz\n"),
         }
     }
 
@@ -162,11 +154,7 @@ impl Admin {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             draining: snapshot.is_draining(),
             services: services.collect(),
-            upstreams: self
-                .upstreams
-                .iter()
-                .map(|upstream| upstream_status(upstream))
-                .collect(),
+            upstreams: self.upstreams.iter().map(|upstream| upstream_status(upstream)).collect(),
         }
     }
 }

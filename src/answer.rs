@@ -22,10 +22,7 @@ pub struct Answers {
 impl Answers {
     /// Answers from what `reader` sees.
     pub fn new(reader: Reader, not_serving_as: NotServingAs) -> Self {
-        Self {
-            reader,
-            not_serving_as,
-        }
+        Self { reader, not_serving_as }
     }
 
     /// `grpc.health.v1.Health/Check`, from the request's body.
@@ -46,10 +43,7 @@ impl Answers {
     /// # Errors
     /// The status that refuses a broken request.
     pub fn watch(&self, body: &[u8], encoding: Option<&[u8]>) -> Result<Watch, Status> {
-        Ok(Watch::new(
-            self.reader.clone(),
-            request(body, encoding)?.service,
-        ))
+        Ok(Watch::new(self.reader.clone(), request(body, encoding)?.service))
     }
 
     /// POST `/AWS.ALB/healthcheck`.

@@ -43,8 +43,7 @@ pub struct App {
 pub enum Ending {
     /// Every stream came to its own end.
     Clean,
-    /// The drain took too long, or was cut by a second signal; this many connections and streams
-    /// were open.
+    /// The drain took too long, or was cut by a second signal; this many streams were open.
     Cut(usize),
 }
 
@@ -62,10 +61,8 @@ impl App {
                     io::ErrorKind::AddrInUse => "another process has this port; stop it, or change",
                     _ => "change",
                 };
-                problems.push(format!(
-                    "cannot listen on {address}: {}: {hint} {key}",
-                    error.kind()
-                ));
+                problems
+                    .push(format!("cannot listen on {address}: {}: {hint} {key}", error.kind()));
                 None
             }
         };
@@ -75,11 +72,7 @@ impl App {
             .filter_map(|it| bind(format!("the address of listener {:?}", it.name), it.address))
             .collect();
         match bind("admin.address".to_owned(), config.admin.address) {
-            Some(admin) if problems.is_empty() => Ok(Self {
-                config,
-                listeners,
-                admin,
-            }),
+            Some(admin) if problems.is_empty() => Ok(Self { config, listeners, admin }),
             _ => bail!("{}", problems.join("\n")),
         }
     }
@@ -90,9 +83,7 @@ impl App {
     /// What the kernel says of a socket that is bound.
     pub fn addresses(&self) -> io::Result<Vec<(String, SocketAddr)>> {
         let listeners = self.config.listeners.iter().zip(&self.listeners);
-        listeners
-            .map(|(config, socket)| Ok((config.name.clone(), socket.local_addr()?)))
-            .collect()
+        listeners.map(|(config, socket)| Ok((config.name.clone(), socket.local_addr()?))).collect()
     }
 
     /// The bound address of the admin server.
@@ -108,11 +99,7 @@ impl App {
     /// # Errors
     /// Something that must run ended, or could not be started.
     pub async fn run(self, shutdown: Shutdown) -> anyhow::Result<Ending> {
-        let Self {
-            config,
-            listeners,
-            admin,
-        } = self;
+        let Self { config, listeners, admin } = self;
         let metrics = Metrics::new();
         let changes = Changes::default();
         let upstreams: Arc<[_]> = config
@@ -134,31 +121,19 @@ impl App {
         let mut accepting = JoinSet::new();
         for (config_of, socket) in config.listeners.iter().zip(listeners) {
             let upstream = config_of.upstream.as_ref().and_then(|name| {
-                upstreams
-                    .iter()
-                    .find(|upstream| **upstream.name() == **name)
-                    .cloned()
+                upstreams.iter().find(|upstream| **upstream.name() == **name).cloned()
             });
             let answers = Answers::new(reader.clone(), config_of.not_serving_as);
             let listener = Listener::new(config_of, &config.health, upstream, answers, &metrics);
             let socket = TcpListener::from_std(socket).context("cannot use a listening socket")?;
             info!(listener = config_of.name, address = %socket.local_addr()?, "listening");
-            accepting.spawn(accept(
-                socket,
-                listener,
-                config_of.clone(),
-                Arc::clone(&workers),
-            ));
+            accepting.spawn(accept(socket, listener, config_of.clone(), Arc::clone(&workers)));
         }
 
         let mut control = JoinSet::new();
         for (upstream, config) in upstreams.iter().zip(&config.upstreams) {
             let probe = config.probe.clone();
-            control.spawn(probe::supervise(
-                Arc::clone(upstream),
-                probe,
-                metrics.clone(),
-            ));
+            control.spawn(probe::supervise(Arc::clone(upstream), probe, metrics.clone()));
         }
         control.spawn(board.run(changes, shutdown.drain.clone()));
         let mut admin_task = JoinSet::new();
@@ -191,11 +166,7 @@ async fn accept(
         let worker = least.expect("a configuration has at least one worker");
         match stream.into_std() {
             Ok(stream) => {
-                worker.hand(Socket {
-                    stream,
-                    listener: Arc::clone(&listener),
-                    permit,
-                });
+                worker.hand(Socket { stream, listener: Arc::clone(&listener), permit });
             }
             Err(error) => error!(%error, "cannot hand a connection over"),
         }

@@ -85,9 +85,7 @@ pub fn main() -> ExitCode {
 fn usage(error: &clap::Error) -> ExitCode {
     // Nothing is left to tell if standard error is closed.
     _ = error.print();
-    let probing = std::env::args_os()
-        .nth(1)
-        .is_some_and(|command| command == "probe");
+    let probing = std::env::args_os().nth(1).is_some_and(|command| command == "probe");
     match error.kind() {
         ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => ExitCode::SUCCESS,
         _ if probing => ExitCode::from(1),
@@ -143,12 +141,8 @@ fn fail(error: &anyhow::Error) -> ExitCode {
 
 /// The control thread's runtime: the caller's thread.
 fn block_on<T>(future: impl Future<Output = T>) -> T {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build();
-    runtime
-        .expect("the system grants an event queue")
-        .block_on(future)
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.expect("the system grants an event queue").block_on(future)
 }
 
 /// Logs to standard error.
@@ -161,10 +155,8 @@ fn trace(log: &config::Log) {
         config::Level::Trace => Level::TRACE,
     });
     let ansi = io::IsTerminal::is_terminal(&io::stderr());
-    let builder = tracing_subscriber::fmt()
-        .with_max_level(level)
-        .with_writer(io::stderr)
-        .with_ansi(ansi);
+    let builder =
+        tracing_subscriber::fmt().with_max_level(level).with_writer(io::stderr).with_ansi(ansi);
     let outcome = match log.format {
         LogFormat::Text => builder.try_init(),
         LogFormat::Json => builder.json().flatten_event(true).try_init(),

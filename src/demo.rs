@@ -141,10 +141,7 @@ async fn trickle(proxy: SocketAddr) {
     loop {
         ticks.tick().await;
         let message = encode(&otlp::one_span("demo"));
-        let outcome = match channel
-            .unary(otlp::EXPORT, &HeaderMap::new(), message)
-            .await
-        {
+        let outcome = match channel.unary(otlp::EXPORT, &HeaderMap::new(), message).await {
             Ok(reply) if reply.status.code == Code::Ok => Ok(()),
             Ok(reply) => Err(reply.status.to_string()),
             Err(failure) => Err(failure.to_string()),

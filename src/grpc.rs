@@ -36,11 +36,7 @@ mod tests {
             ("application/grpc-web", false),
             ("application/json", false),
         ] {
-            assert_eq!(
-                is_grpc(Some(&http::HeaderValue::from_static(text))),
-                expected,
-                "{text}"
-            );
+            assert_eq!(is_grpc(Some(&http::HeaderValue::from_static(text))), expected, "{text}");
         }
         assert!(!is_grpc(None));
     }

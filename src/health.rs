@@ -42,15 +42,12 @@ impl Snapshot {
 
     /// All services, in the order of their names.
     pub fn services(&self) -> impl Iterator<Item = (&str, &Service)> {
-        self.services
-            .iter()
-            .map(|(name, service)| (&**name, service))
+        self.services.iter().map(|(name, service)| (&**name, service))
     }
 
     /// The overall state.
     pub fn status(&self) -> ServingStatus {
-        self.service("")
-            .map_or(ServingStatus::NotServing, |service| service.status)
+        self.service("").map_or(ServingStatus::NotServing, |service| service.status)
     }
 
     /// Whether the process is about to stop.
@@ -77,9 +74,7 @@ impl Board {
     /// A service names an upstream that is not among `upstreams`; a checked configuration has none.
     pub fn new(config: &config::Health, upstreams: &[Arc<Upstream>], metrics: &Metrics) -> Self {
         let find = |name: &String| {
-            let found = upstreams
-                .iter()
-                .find(|upstream| **upstream.name() == **name);
+            let found = upstreams.iter().find(|upstream| **upstream.name() == **name);
             Arc::clone(found.expect("a checked configuration names upstreams that exist"))
         };
         let services = config.services.iter();
@@ -119,11 +114,7 @@ impl Board {
             .services
             .iter()
             .map(|(name, upstreams)| {
-                let reason = if draining {
-                    "draining".to_owned()
-                } else {
-                    reason(upstreams)
-                };
+                let reason = if draining { "draining".to_owned() } else { reason(upstreams) };
                 let status = if reason.is_empty() {
                     ServingStatus::Serving
                 } else {
@@ -136,23 +127,13 @@ impl Board {
                 let since = before
                     .filter(|before| before.status == status)
                     .map_or_else(SystemTime::now, |before| before.since);
-                let labels = ServiceLabels {
-                    service: (&**name).into(),
-                };
+                let labels = ServiceLabels { service: (&**name).into() };
                 let gauge = self.metrics.service_serving.get_or_create(&labels);
                 gauge.set((status == ServingStatus::Serving).into());
-                (
-                    Arc::clone(name),
-                    Service {
-                        status,
-                        since,
-                        reason: reason.into(),
-                    },
-                )
+                (Arc::clone(name), Service { status, since, reason: reason.into() })
             })
             .collect();
-        self.published
-            .send_replace(Arc::new(Snapshot { services, draining }));
+        self.published.send_replace(Arc::new(Snapshot { services, draining }));
     }
 }
 

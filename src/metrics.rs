@@ -162,9 +162,7 @@ impl Metrics {
             probe_duration: Family::new_with_constructor(latency),
         };
         let build: Family<[(&str, &str); 1], Gauge> = Family::default();
-        build
-            .get_or_create(&[("version", env!("CARGO_PKG_VERSION"))])
-            .set(1);
+        build.get_or_create(&[("version", env!("CARGO_PKG_VERSION"))]).set(1);
         /// Registers a clone of a family, which shares its values.
         macro_rules! add {
             ($family:expr, $name:literal, $help:literal) => {
@@ -175,11 +173,7 @@ impl Metrics {
             };
         }
         add!(build, "build_info", "The version that runs");
-        add!(
-            metrics.requests,
-            "requests",
-            "Calls forwarded or refused, by their end"
-        );
+        add!(metrics.requests, "requests", "Calls forwarded or refused, by their end");
         add!(
             metrics.request_duration,
             "request_duration",
@@ -187,22 +181,10 @@ impl Metrics {
             Unit::Seconds
         );
         add!(metrics.streams, "streams", "Calls in flight");
-        add!(
-            metrics.health_answers,
-            "health_answers",
-            "Health checks answered"
-        );
+        add!(metrics.health_answers, "health_answers", "Health checks answered");
         add!(metrics.bytes, "forwarded", "Payload forwarded", Unit::Bytes);
-        add!(
-            metrics.connections,
-            "connections",
-            "Open client connections"
-        );
-        add!(
-            metrics.connections_accepted,
-            "connections_accepted",
-            "Client connections accepted"
-        );
+        add!(metrics.connections, "connections", "Open client connections");
+        add!(metrics.connections_accepted, "connections_accepted", "Client connections accepted");
         add!(
             metrics.upstream_connections,
             "upstream_connections",
@@ -213,23 +195,10 @@ impl Metrics {
             "upstream_connect_failures",
             "Connections to an endpoint that could not be made"
         );
-        add!(
-            metrics.endpoint_healthy,
-            "endpoint_healthy",
-            "1 where the endpoint is healthy"
-        );
-        add!(
-            metrics.service_serving,
-            "service_serving",
-            "1 where the service is SERVING"
-        );
+        add!(metrics.endpoint_healthy, "endpoint_healthy", "1 where the endpoint is healthy");
+        add!(metrics.service_serving, "service_serving", "1 where the service is SERVING");
         add!(metrics.probes, "probes", "Probes, by their result");
-        add!(
-            metrics.probe_duration,
-            "probe_duration",
-            "How long probes took",
-            Unit::Seconds
-        );
+        add!(metrics.probe_duration, "probe_duration", "How long probes took", Unit::Seconds);
         metrics.registry = Arc::new(registry);
         metrics
     }
@@ -295,16 +264,7 @@ mod tests {
     #[test]
     fn label_values_are_escaped() {
         let metrics = Metrics::new();
-        metrics
-            .service_serving
-            .get_or_create(&ServiceLabels {
-                service: "a\"\n\\".into(),
-            })
-            .set(1);
-        assert!(
-            metrics
-                .render()
-                .contains(r#"upbeat_service_serving{service="a\"\n\\"} 1"#)
-        );
+        metrics.service_serving.get_or_create(&ServiceLabels { service: "a\"\n\\".into() }).set(1);
+        assert!(metrics.render().contains(r#"upbeat_service_serving{service="a\"\n\\"} 1"#));
     }
 }

@@ -25,11 +25,8 @@ use tracing::warn;
 /// # Errors
 /// What the kernel says, such as an address in use.
 pub fn listen(address: SocketAddr) -> io::Result<StdListener> {
-    let socket = Socket::new(
-        Domain::for_address(address),
-        Type::STREAM,
-        Some(SocketProtocol::TCP),
-    )?;
+    let socket =
+        Socket::new(Domain::for_address(address), Type::STREAM, Some(SocketProtocol::TCP))?;
     socket.set_reuse_address(true)?;
     socket.set_nonblocking(true)?;
     socket.bind(&address.into())?;
@@ -115,15 +112,7 @@ pub async fn sniff<S: AsyncRead + Unpin>(mut stream: S) -> io::Result<(Protocol,
             break Protocol::Http2;
         }
     };
-    Ok((
-        protocol,
-        Rewound {
-            first,
-            length,
-            read: 0,
-            stream,
-        },
-    ))
+    Ok((protocol, Rewound { first, length, read: 0, stream }))
 }
 
 /// A stream whose first bytes were read, and are read again.

@@ -70,12 +70,9 @@ impl Check {
             config::Check::Otlp { port } => {
                 Kind::Otlp(grpc::Otlp::new(at(*port), timeout, format!("{path}.otlp")))
             }
-            config::Check::Grpc(grpc) => Kind::Grpc(grpc::Health::new(
-                at(grpc.port),
-                timeout,
-                grpc,
-                format!("{path}.grpc"),
-            )),
+            config::Check::Grpc(grpc) => {
+                Kind::Grpc(grpc::Health::new(at(grpc.port), timeout, grpc, format!("{path}.grpc")))
+            }
             config::Check::Http(http) => Kind::Http(http::Get::new(at(http.port), http)),
             config::Check::Tcp { port } => Kind::Tcp(at(*port)),
         };
@@ -97,10 +94,7 @@ impl Check {
         };
         let outcome = timeout(self.timeout, run).await;
         outcome.unwrap_or_else(|_| {
-            let late = format!(
-                "no answer within {}",
-                humantime::format_duration(self.timeout)
-            );
+            let late = format!("no answer within {}", humantime::format_duration(self.timeout));
             Err(match self.kind {
                 Kind::Tcp(_) => Failure::Connect(late),
                 _ => Failure::Rpc(late),
@@ -128,20 +122,15 @@ pub async fn supervise(upstream: Arc<Upstream>, config: config::Probe, metrics: 
     let mut running = Vec::new();
     while endpoints.changed().await.is_ok() {
         let current = endpoints.borrow_and_update().clone();
-        running.retain(
-            |(endpoint, prober): &(Arc<Endpoint>, tokio::task::AbortHandle)| {
-                let kept = current.iter().any(|other| Arc::ptr_eq(other, endpoint));
-                if !kept {
-                    prober.abort();
-                }
-                kept
-            },
-        );
+        running.retain(|(endpoint, prober): &(Arc<Endpoint>, tokio::task::AbortHandle)| {
+            let kept = current.iter().any(|other| Arc::ptr_eq(other, endpoint));
+            if !kept {
+                prober.abort();
+            }
+            kept
+        });
         for endpoint in current.iter() {
-            if running
-                .iter()
-                .any(|(other, _)| Arc::ptr_eq(other, endpoint))
-            {
+            if running.iter().any(|(other, _)| Arc::ptr_eq(other, endpoint)) {
                 continue;
             }
             let prober = Prober::new(upstream.name(), Arc::clone(endpoint), &config, &metrics);
@@ -212,11 +201,7 @@ impl Prober {
             }
         }
         failed.sort();
-        failed
-            .into_iter()
-            .map(|(_, words)| words)
-            .collect::<Vec<_>>()
-            .join("; ")
+        failed.into_iter().map(|(_, words)| words).collect::<Vec<_>>().join("; ")
     }
 
     fn record(&mut self, took: Duration, failures: &str) {
@@ -227,10 +212,7 @@ impl Prober {
             result: if passed { "passed" } else { "failed" },
         };
         self.metrics.probes.get_or_create(&labels).inc();
-        self.metrics
-            .probe_duration
-            .get_or_create(&self.labels)
-            .observe(took.as_secs_f64());
+        self.metrics.probe_duration.get_or_create(&self.labels).observe(took.as_secs_f64());
         let from = self.threshold.health();
         let changed = self.threshold.record(passed);
         let health = self.threshold.health();

@@ -79,29 +79,18 @@ impl Listener {
 
     /// Its labels.
     pub fn labels(&self) -> ListenerLabels {
-        ListenerLabels {
-            listener: self.name.clone(),
-        }
+        ListenerLabels { listener: self.name.clone() }
     }
 
     /// Counts a health check.
     pub fn answered(&self, dialect: Dialect) {
-        let labels = AnswerLabels {
-            listener: self.name.clone(),
-            dialect: dialect.label(),
-        };
+        let labels = AnswerLabels { listener: self.name.clone(), dialect: dialect.label() };
         self.metrics.health_answers.get_or_create(&labels).inc();
     }
 
     fn route_labels(&self) -> RouteLabels {
-        let upstream = self
-            .upstream
-            .as_ref()
-            .map_or("", |upstream| upstream.name());
-        RouteLabels {
-            listener: self.name.clone(),
-            upstream: upstream.into(),
-        }
+        let upstream = self.upstream.as_ref().map_or("", |upstream| upstream.name());
+        RouteLabels { listener: self.name.clone(), upstream: upstream.into() }
     }
 
     /// Counts a call that ended by `end`, with the status `code` where it had one.
@@ -115,21 +104,12 @@ impl Listener {
             End::Http => "HTTP",
             End::Reset => "RESET",
         };
-        let labels = RequestLabels {
-            listener,
-            upstream,
-            service,
-            method,
-            code,
-        };
+        let labels = RequestLabels { listener, upstream, service, method, code };
         self.metrics.requests.get_or_create(&labels).inc();
     }
 
     fn forwarded(&self, direction: &'static str, bytes: u64) {
-        let labels = BytesLabels {
-            listener: self.name.clone(),
-            direction,
-        };
+        let labels = BytesLabels { listener: self.name.clone(), direction };
         self.metrics.bytes.get_or_create(&labels).inc_by(bytes);
     }
 }

@@ -68,10 +68,7 @@ impl Router {
     /// `forwards` is false.
     pub fn new(paths: &[String], forwards: bool) -> Self {
         let own = ["/", CHECK].map(str::to_owned);
-        Self {
-            health_paths: paths.iter().cloned().chain(own).collect(),
-            forwards,
-        }
+        Self { health_paths: paths.iter().cloned().chain(own).collect(), forwards }
     }
 
     /// The route of a request with this head.
@@ -113,16 +110,9 @@ impl Router {
         if method(path).is_none() || head.uri.query().is_some() {
             return Err(Status::new(Code::Unimplemented, "malformed method name"));
         }
-        for name in [
-            header::TE.as_str(),
-            header::CONTENT_TYPE.as_str(),
-            "grpc-timeout",
-        ] {
+        for name in [header::TE.as_str(), header::CONTENT_TYPE.as_str(), "grpc-timeout"] {
             if head.headers.get_all(name).iter().count() > 1 {
-                return Err(Status::new(
-                    Code::InvalidArgument,
-                    format!("more than one {name}"),
-                ));
+                return Err(Status::new(Code::InvalidArgument, format!("more than one {name}")));
             }
         }
         let authority = head.uri.authority().map(|authority| authority.as_str());
@@ -136,10 +126,7 @@ impl Router {
                 Err(Status::new(Code::InvalidArgument, "more than one host"))
             }
             _ if self.forwards => Ok(Route::Forward),
-            _ => Err(Status::new(
-                Code::Unimplemented,
-                "this listener answers health checks only",
-            )),
+            _ => Err(Status::new(Code::Unimplemented, "this listener answers health checks only")),
         }
     }
 }
@@ -169,9 +156,7 @@ mod tests {
     use super::*;
 
     fn route(method: &str, path: &str, headers: &[(&str, &str)]) -> Route {
-        let mut request = Request::builder()
-            .method(method)
-            .uri(format!("http://tempo{path}"));
+        let mut request = Request::builder().method(method).uri(format!("http://tempo{path}"));
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
@@ -202,11 +187,7 @@ mod tests {
             ("HEAD", "/", &[], Dialect::Http),
             ("GET", "/healthz?service=a", &[], Dialect::Http),
         ] {
-            assert_eq!(
-                route(method, path, headers),
-                Route::Health(dialect),
-                "{method} {path}"
-            );
+            assert_eq!(route(method, path, headers), Route::Health(dialect), "{method} {path}");
         }
         assert_eq!(route("GET", "/livez", &[]), Route::Live);
     }
@@ -214,10 +195,7 @@ mod tests {
     #[test]
     fn calls_are_forwarded_and_so_are_unknown_methods_of_the_health_service() {
         assert_eq!(route("POST", EXPORT, &[GRPC]), Route::Forward);
-        assert_eq!(
-            route("POST", "/grpc.health.v1.Health/Other", &[GRPC]),
-            Route::Forward
-        );
+        assert_eq!(route("POST", "/grpc.health.v1.Health/Other", &[GRPC]), Route::Forward);
     }
 
     #[test]
@@ -231,11 +209,7 @@ mod tests {
             ("GET", EXPORT, 404),
             ("GET", "/nothing", 404),
         ] {
-            assert_eq!(
-                refused(route(method, path, &[])),
-                Some(status),
-                "{method} {path}"
-            );
+            assert_eq!(refused(route(method, path, &[])), Some(status), "{method} {path}");
         }
     }
 
@@ -250,26 +224,12 @@ mod tests {
             ("POST", "/a.B/C?d=e", &[GRPC], 12),
             ("POST", "/a.B/%43", &[GRPC], 12),
             ("POST", "/a.B/../C", &[GRPC], 12),
-            (
-                "POST",
-                "/a.B/C",
-                &[GRPC, ("te", "trailers"), ("te", "trailers")],
-                3,
-            ),
-            (
-                "POST",
-                "/a.B/C",
-                &[GRPC, ("grpc-timeout", "1S"), ("grpc-timeout", "2S")],
-                3,
-            ),
+            ("POST", "/a.B/C", &[GRPC, ("te", "trailers"), ("te", "trailers")], 3),
+            ("POST", "/a.B/C", &[GRPC, ("grpc-timeout", "1S"), ("grpc-timeout", "2S")], 3),
             ("POST", "/a.B/C", &[GRPC, GRPC], 3),
             ("POST", "/a.B/C", &[GRPC, ("host", "other")], 3),
         ] {
-            assert_eq!(
-                refused(route(method, path, headers)),
-                Some(code),
-                "{method} {path}"
-            );
+            assert_eq!(refused(route(method, path, headers)), Some(code), "{method} {path}");
         }
     }
 
@@ -286,10 +246,7 @@ mod tests {
 
     #[test]
     fn a_path_too_long_names_no_method() {
-        assert_eq!(
-            method(&format!("/{}/M", "s".repeat(253))).map(|(s, _)| s.len()),
-            Some(253)
-        );
+        assert_eq!(method(&format!("/{}/M", "s".repeat(253))).map(|(s, _)| s.len()), Some(253));
         assert_eq!(method(&format!("/{}/M", "s".repeat(254))), None);
     }
 }

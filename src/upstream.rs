@@ -46,10 +46,7 @@ impl Upstream {
     pub fn reconcile(&self, addresses: &[SocketAddr]) {
         self.endpoints.send_modify(|endpoints| {
             let known = |address: &SocketAddr| {
-                endpoints
-                    .iter()
-                    .find(|endpoint| endpoint.address() == *address)
-                    .cloned()
+                endpoints.iter().find(|endpoint| endpoint.address() == *address).cloned()
             };
             *endpoints = addresses
                 .iter()
@@ -88,10 +85,7 @@ impl Upstream {
     pub fn pick(&self, usable: impl Fn(&Endpoint) -> bool) -> Option<Arc<Endpoint>> {
         let endpoints = self.endpoints.borrow();
         let panicking = self.panic_threshold.0 > 0 && {
-            let healthy = endpoints
-                .iter()
-                .filter(|endpoint| endpoint.is_healthy())
-                .count();
+            let healthy = endpoints.iter().filter(|endpoint| endpoint.is_healthy()).count();
             healthy * 100 < endpoints.len() * usize::from(self.panic_threshold.0)
         };
         let admitted =
@@ -103,15 +97,8 @@ impl Upstream {
     pub fn tally(&self) -> Tally {
         let endpoints = self.endpoints.borrow();
         let total = endpoints.len();
-        let healthy = endpoints
-            .iter()
-            .filter(|endpoint| endpoint.is_healthy())
-            .count();
-        Tally {
-            healthy,
-            total,
-            needed: self.min_healthy.needed(total),
-        }
+        let healthy = endpoints.iter().filter(|endpoint| endpoint.is_healthy()).count();
+        Tally { healthy, total, needed: self.min_healthy.needed(total) }
     }
 }
 

@@ -65,22 +65,14 @@ impl Worker {
         let (metrics, shutdown) = (metrics.clone(), shutdown.clone());
         let load = Arc::new(AtomicUsize::new(0));
         let counted = Arc::clone(&load);
-        let runtime = runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()?;
-        thread::Builder::new()
-            .name(format!("worker-{number}"))
-            .spawn(move || {
-                let pool = Pool::new(max_upstream_header_list_size, &metrics);
-                let cut = LocalSet::new().block_on(&runtime, run(queue, counted, pool, shutdown));
-                // Nobody waits for it where the application has given up already.
-                _ = done.send(cut);
-            })?;
-        Ok(Self {
-            sockets,
-            load,
-            ended,
-        })
+        let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
+        thread::Builder::new().name(format!("worker-{number}")).spawn(move || {
+            let pool = Pool::new(max_upstream_header_list_size, &metrics);
+            let cut = LocalSet::new().block_on(&runtime, run(queue, counted, pool, shutdown));
+            // Nobody waits for it where the application has given up already.
+            _ = done.send(cut);
+        })?;
+        Ok(Self { sockets, load, ended })
     }
 
     /// Open connections.
@@ -94,7 +86,7 @@ impl Worker {
         _ = self.sockets.send(socket);
     }
 
-    /// Waits for the end; says how many connections and streams were cut by it.
+    /// Waits for the end; says how many streams were cut by it.
     pub async fn ended(self) -> usize {
         drop(self.sockets);
         self.ended.await.unwrap_or(1)
@@ -107,7 +99,7 @@ async fn run(
     pool: Pool,
     shutdown: Shutdown,
 ) -> usize {
-    let tasks = TaskTracker::new();
+    let (connections, streams) = (TaskTracker::new(), TaskTracker::new());
     while let Some(socket) = tokio::select! {
         // Sockets first: what was accepted before the stop is served.
         biased;
@@ -115,28 +107,25 @@ async fn run(
         () = shutdown.abort.cancelled() => None,
     } {
         let (pool, shutdown) = (pool.clone(), shutdown.clone());
-        let (load, streams) = (Counted(Arc::clone(&load)), tasks.clone());
-        tasks.spawn_local(async move {
+        let (load, streams) = (Counted(Arc::clone(&load)), streams.clone());
+        connections.spawn_local(async move {
             serve(socket, pool, streams, shutdown).await;
             drop(load);
         });
     }
-    tasks.close();
+    connections.close();
     tokio::select! {
         biased;
-        () = tasks.wait() => {}
+        () = connections.wait() => {}
         () = shutdown.abort.cancelled() => {}
     }
-    tasks.len()
+    // A connection without streams loses nothing.
+    streams.len()
 }
 
 /// Tells what a connection speaks, and serves it until its end.
-async fn serve(socket: Socket, pool: Pool, tasks: TaskTracker, shutdown: Shutdown) {
-    let Socket {
-        stream,
-        listener,
-        permit,
-    } = socket;
+async fn serve(socket: Socket, pool: Pool, streams: TaskTracker, shutdown: Shutdown) {
+    let Socket { stream, listener, permit } = socket;
     let labels = listener.labels();
     let metrics = listener.metrics();
     metrics.connections_accepted.get_or_create(&labels).inc();
@@ -146,7 +135,7 @@ async fn serve(socket: Socket, pool: Pool, tasks: TaskTracker, shutdown: Shutdow
     if let Ok(stream) = TcpStream::from_std(stream) {
         match timeout(listener.limits().handshake_timeout, sniff(stream)).await {
             Ok(Ok((Protocol::Http2, stream))) => {
-                relay::serve(stream, listener, pool, tasks, shutdown).await;
+                relay::serve(stream, listener, pool, streams, shutdown).await;
             }
             Ok(Ok((Protocol::Http1, stream))) => http1::serve(stream, listener, &shutdown).await,
             Ok(Err(error)) => debug!(%error, "closed before its first bytes"),

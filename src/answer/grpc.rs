@@ -23,17 +23,11 @@ pub struct Answer {
 impl Answer {
     /// Trailers-only.
     pub fn refusal(status: Status) -> Self {
-        Self {
-            message: None,
-            status,
-        }
+        Self { message: None, status }
     }
 
     fn message(message: Bytes) -> Self {
-        Self {
-            message: Some(message),
-            status: Status::OK,
-        }
+        Self { message: Some(message), status: Status::OK }
     }
 }
 
@@ -54,9 +48,7 @@ pub(super) fn check(snapshot: &Snapshot, service: &str, not_serving_as: NotServi
 pub(super) fn list(snapshot: &Snapshot) -> Answer {
     let services = snapshot.services();
     let statuses = services.map(|(name, service)| (name.to_owned(), service.status.into()));
-    Answer::message(encode(&HealthListResponse {
-        statuses: statuses.collect(),
-    }))
+    Answer::message(encode(&HealthListResponse { statuses: statuses.collect() }))
 }
 
 pub(super) fn alb(snapshot: &Snapshot) -> Answer {
@@ -76,11 +68,7 @@ pub struct Watch {
 
 impl Watch {
     pub(super) fn new(reader: Reader, service: String) -> Self {
-        Self {
-            reader,
-            service,
-            last: None,
-        }
+        Self { reader, service, last: None }
     }
 
     /// The next message: the first one at once, then whenever the status is another. A service
@@ -89,9 +77,7 @@ impl Watch {
         loop {
             let status = {
                 let snapshot = self.reader.borrow_and_update();
-                snapshot
-                    .service(&self.service)
-                    .map(|service| service.status)
+                snapshot.service(&self.service).map(|service| service.status)
             };
             let status = status.unwrap_or(ServingStatus::ServiceUnknown);
             if self.last.replace(status) != Some(status) {

@@ -33,12 +33,8 @@ pub(super) struct Options {
 
 fn metadata(text: &str) -> Result<(HeaderName, HeaderValue), String> {
     let (name, value) = text.split_once('=').ok_or("expected NAME=VALUE")?;
-    let name = name
-        .parse()
-        .map_err(|_| format!("{name:?} is not a header name"))?;
-    let value = value
-        .parse()
-        .map_err(|_| format!("{value:?} is not a header value"))?;
+    let name = name.parse().map_err(|_| format!("{name:?} is not a header name"))?;
+    let value = value.parse().map_err(|_| format!("{value:?} is not a header value"))?;
     Ok((name, value))
 }
 
@@ -83,23 +79,12 @@ async fn probe(options: Options) -> Result<(), Failure> {
     let check = if options.otlp {
         config::Check::Otlp { port: None }
     } else if let Some(path) = options.http {
-        config::Check::Http(HttpCheck {
-            port: None,
-            path,
-            status: StatusCode::OK,
-        })
+        config::Check::Http(HttpCheck { port: None, path, status: StatusCode::OK })
     } else {
         let metadata: HeaderMap = options.metadata.into_iter().collect();
         // The name that was typed, for servers that tell virtual hosts apart.
         let authority = options.address.parse().ok();
-        config::Check::Grpc(GrpcCheck {
-            port: None,
-            service: options.service,
-            metadata,
-            authority,
-        })
+        config::Check::Grpc(GrpcCheck { port: None, service: options.service, metadata, authority })
     };
-    Check::new(&check, address, options.timeout, "probe")
-        .run()
-        .await
+    Check::new(&check, address, options.timeout, "probe").run().await
 }

@@ -36,9 +36,8 @@ async fn fetch(address: &str) -> anyhow::Result<Bytes> {
         hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
     let mut driver = JoinSet::new();
     driver.spawn(connection);
-    let request = Request::get("/status")
-        .header(header::HOST, address)
-        .body(Empty::<Bytes>::new())?;
+    let request =
+        Request::get("/status").header(header::HOST, address).body(Empty::<Bytes>::new())?;
     let response = sender.send_request(request).await?;
     let status = response.status();
     ensure!(status == StatusCode::OK, "{address} answered {status}");
@@ -49,11 +48,7 @@ async fn fetch(address: &str) -> anyhow::Result<Bytes> {
 fn table(status: &Status) -> String {
     let mut services = vec![["SERVICE", "STATUS", "SINCE", "WHY"].map(str::to_owned)];
     for service in &status.services {
-        let name = if service.service.is_empty() {
-            "\"\" (overall)"
-        } else {
-            &service.service
-        };
+        let name = if service.service.is_empty() { "\"\" (overall)" } else { &service.service };
         services.push([name, &service.status, &service.since, &service.reason].map(str::to_owned));
     }
     let mut endpoints = vec![["ENDPOINT", "HEALTH", "SINCE", "WHY"].map(str::to_owned)];
@@ -70,10 +65,7 @@ fn table(status: &Status) -> String {
 
 fn columns(rows: &[[String; 4]]) -> String {
     let width = |column: usize| {
-        rows.iter()
-            .map(|row| row[column].chars().count())
-            .max()
-            .unwrap_or_default()
+        rows.iter().map(|row| row[column].chars().count()).max().unwrap_or_default()
     };
     let (a, b, c) = (width(0), width(1), width(2));
     let line = |row: &[String; 4]| {

@@ -145,11 +145,8 @@ pub struct Health {
 /// Turns a document into a [`Config`]. Where it adds to `problems`, the result is not to be used.
 pub(super) fn check(document: Document, lines: &Lines, problems: &mut Vec<Problem>) -> Config {
     let mut checker = Checker { lines, problems };
-    let upstreams: Vec<_> = document
-        .upstreams
-        .into_iter()
-        .map(|(name, raw)| checker.upstream(name, raw))
-        .collect();
+    let upstreams: Vec<_> =
+        document.upstreams.into_iter().map(|(name, raw)| checker.upstream(name, raw)).collect();
     if upstreams.is_empty() {
         checker.problem("upstreams", "at least one upstream is required");
     }
@@ -224,11 +221,7 @@ impl Checker<'_> {
         for (index, raw) in raw.into_iter().enumerate() {
             let path = format!("listeners[{index}]");
             let name = self
-                .required(
-                    &format!("{path}.name"),
-                    raw.name,
-                    "a name for logs and metrics",
-                )
+                .required(&format!("{path}.name"), raw.name, "a name for logs and metrics")
                 .unwrap_or_default();
             if name.is_empty() {
                 self.problem(&format!("{path}.name"), "must not be empty");
@@ -245,10 +238,7 @@ impl Checker<'_> {
                     "an IP address and port, such as 0.0.0.0:4317",
                 )
                 .unwrap_or(UNSPECIFIED);
-            if let Some(other) = listeners
-                .iter()
-                .find(|other| overlap(other.address, address))
-            {
+            if let Some(other) = listeners.iter().find(|other| overlap(other.address, address)) {
                 let message = format!("{address} is taken by listener {:?}", other.name);
                 self.problem(&format!("{path}.address"), message);
             }
@@ -312,10 +302,7 @@ impl Checker<'_> {
         self.positive("limits.handshake_timeout", limits.handshake_timeout);
         for (key, size) in [
             ("max_header_list_size", limits.max_header_list_size),
-            (
-                "max_upstream_header_list_size",
-                limits.max_upstream_header_list_size,
-            ),
+            ("max_upstream_header_list_size", limits.max_upstream_header_list_size),
         ] {
             if !(1024..=1 << 20).contains(&size.as_u64()) {
                 let message = format!("{size} must be from 1 KiB to 1 MiB");
@@ -387,9 +374,7 @@ impl Checker<'_> {
         }
         let raw = raw.unwrap_or_default();
         let interval = raw.interval.unwrap_or(Duration::from_secs(5));
-        let timeout = raw
-            .timeout
-            .unwrap_or_else(|| Duration::from_secs(2).min(interval / 2));
+        let timeout = raw.timeout.unwrap_or_else(|| Duration::from_secs(2).min(interval / 2));
         self.positive(&format!("{path}.interval"), interval);
         self.positive(&format!("{path}.timeout"), timeout);
         if timeout >= interval && !interval.is_zero() {
@@ -418,42 +403,23 @@ impl Checker<'_> {
         let checks = checks
             .filter_map(|(index, raw)| self.check(&format!("{path}.checks[{index}]"), raw))
             .collect();
-        Probe {
-            interval,
-            timeout,
-            healthy_threshold,
-            unhealthy_threshold,
-            checks,
-            path,
-        }
+        Probe { interval, timeout, healthy_threshold, unhealthy_threshold, checks, path }
     }
 
     fn check(&mut self, path: &str, raw: document::Check) -> Option<Check> {
         match raw {
-            document::Check {
-                otlp: Some(otlp),
-                grpc: None,
-                http: None,
-                tcp: None,
-            } => Some(Check::Otlp { port: otlp.port }),
-            document::Check {
-                otlp: None,
-                grpc: Some(grpc),
-                http: None,
-                tcp: None,
-            } => Some(Check::Grpc(self.grpc(&format!("{path}.grpc"), grpc))),
-            document::Check {
-                otlp: None,
-                grpc: None,
-                http: Some(http),
-                tcp: None,
-            } => self.http(&format!("{path}.http"), http).map(Check::Http),
-            document::Check {
-                otlp: None,
-                grpc: None,
-                http: None,
-                tcp: Some(tcp),
-            } => Some(Check::Tcp { port: tcp.port }),
+            document::Check { otlp: Some(otlp), grpc: None, http: None, tcp: None } => {
+                Some(Check::Otlp { port: otlp.port })
+            }
+            document::Check { otlp: None, grpc: Some(grpc), http: None, tcp: None } => {
+                Some(Check::Grpc(self.grpc(&format!("{path}.grpc"), grpc)))
+            }
+            document::Check { otlp: None, grpc: None, http: Some(http), tcp: None } => {
+                self.http(&format!("{path}.http"), http).map(Check::Http)
+            }
+            document::Check { otlp: None, grpc: None, http: None, tcp: Some(tcp) } => {
+                Some(Check::Tcp { port: tcp.port })
+            }
             _ => {
                 self.problem(path, format!("exactly one is required: {KINDS}"));
                 None
@@ -465,10 +431,7 @@ impl Checker<'_> {
         let mut metadata = http::HeaderMap::new();
         for (name, value) in &raw.metadata {
             let path = format!("{path}.metadata.{name}");
-            match (
-                http::HeaderName::from_lowercase(name.as_bytes()),
-                value.parse(),
-            ) {
+            match (http::HeaderName::from_lowercase(name.as_bytes()), value.parse()) {
                 (Ok(name), Ok(value)) => drop(metadata.append(name, value)),
                 (Err(_), _) => self.problem(&path, "is not a lower-case header name"),
                 (_, Err(_)) => self.problem(&path, format!("{value:?} is not a header value")),
@@ -483,12 +446,7 @@ impl Checker<'_> {
                 })
                 .ok()
         });
-        GrpcCheck {
-            port: raw.port,
-            service: raw.service,
-            metadata,
-            authority,
-        }
+        GrpcCheck { port: raw.port, service: raw.service, metadata, authority }
     }
 
     fn http(&mut self, path: &str, raw: document::Http) -> Option<HttpCheck> {
@@ -499,18 +457,13 @@ impl Checker<'_> {
             self.problem(&format!("{path}.path"), message);
         }
         let number = raw.status.unwrap_or(200);
-        let status = http::StatusCode::from_u16(number)
-            .ok()
-            .filter(|_| (200..600).contains(&number));
+        let status =
+            http::StatusCode::from_u16(number).ok().filter(|_| (200..600).contains(&number));
         if status.is_none() {
             let message = format!("{number} is not a final HTTP status (200 to 599)");
             self.problem(&format!("{path}.status"), message);
         }
-        Some(HttpCheck {
-            port: raw.port,
-            path: target?,
-            status: status?,
-        })
+        Some(HttpCheck { port: raw.port, path: target?, status: status? })
     }
 
     fn health(&mut self, raw: document::Health, upstreams: &[Upstream]) -> Health {
@@ -522,33 +475,22 @@ impl Checker<'_> {
             }
             for (index, name) in raw.all.iter().enumerate() {
                 if !upstreams.iter().any(|upstream| upstream.name == *name) {
-                    self.problem(
-                        &format!("{path}[{index}]"),
-                        unknown_upstream(name, upstreams),
-                    );
+                    self.problem(&format!("{path}[{index}]"), unknown_upstream(name, upstreams));
                 }
             }
             services.insert(service, raw.all);
         }
-        services.entry(String::new()).or_insert_with(|| {
-            upstreams
-                .iter()
-                .map(|upstream| upstream.name.clone())
-                .collect()
-        });
-        let paths = raw
-            .paths
-            .unwrap_or_else(|| DEFAULT_PATHS.map(str::to_owned).to_vec());
+        services
+            .entry(String::new())
+            .or_insert_with(|| upstreams.iter().map(|upstream| upstream.name.clone()).collect());
+        let paths = raw.paths.unwrap_or_else(|| DEFAULT_PATHS.map(str::to_owned).to_vec());
         let mut seen = BTreeSet::new();
         for (index, path) in paths.iter().enumerate() {
             let at = format!("health.paths[{index}]");
             if !path.starts_with('/') || path.contains(['?', '#', ' ']) {
                 self.problem(&at, format!("{path:?} is not a path, such as /healthz"));
             } else if path == "/livez" {
-                self.problem(
-                    &at,
-                    "/livez says whether the process runs, not whether it serves",
-                );
+                self.problem(&at, "/livez says whether the process runs, not whether it serves");
             } else if !seen.insert(path) {
                 self.problem(&at, format!("{path:?} is listed twice"));
             }
@@ -560,24 +502,15 @@ impl Checker<'_> {
 impl Upstream {
     /// Whether one of its checks is an OTLP Export, so that it is an OpenTelemetry receiver.
     fn is_otlp(&self) -> bool {
-        self.probe
-            .checks
-            .iter()
-            .any(|check| matches!(check, Check::Otlp { .. }))
+        self.probe.checks.iter().any(|check| matches!(check, Check::Otlp { .. }))
     }
 }
 
 fn unknown_upstream(name: &str, upstreams: &[Upstream]) -> String {
-    let known: Vec<_> = upstreams
-        .iter()
-        .map(|upstream| upstream.name.as_str())
-        .collect();
+    let known: Vec<_> = upstreams.iter().map(|upstream| upstream.name.as_str()).collect();
     match known.is_empty() {
         true => format!("no upstream is named {name:?}"),
-        false => format!(
-            "no upstream is named {name:?}: there is {}",
-            known.join(", ")
-        ),
+        false => format!("no upstream is named {name:?}: there is {}", known.join(", ")),
     }
 }
 

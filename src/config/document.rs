@@ -219,10 +219,7 @@ pub struct Drain {
 
 impl Default for Drain {
     fn default() -> Self {
-        Self {
-            delay: Duration::from_secs(15),
-            timeout: Duration::from_secs(30),
-        }
+        Self { delay: Duration::from_secs(15), timeout: Duration::from_secs(30) }
     }
 }
 
@@ -237,9 +234,7 @@ pub struct Admin {
 
 impl Default for Admin {
     fn default() -> Self {
-        Self {
-            address: SocketAddr::from(([127, 0, 0, 1], 9901)),
-        }
+        Self { address: SocketAddr::from(([127, 0, 0, 1], 9901)) }
     }
 }
 

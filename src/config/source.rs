@@ -59,20 +59,13 @@ pub(super) fn substitute(
                     problem(reference, "the value has more than one line");
                 }
                 Some(value) => out.push_str(value),
-                None => problem(
-                    reference,
-                    "is not set, and has no default (${NAME:-default})",
-                ),
+                None => problem(reference, "is not set, and has no default (${NAME:-default})"),
             }
             rest = &rest[end + 1..];
         }
         out.push_str(rest);
     }
-    if problems.is_empty() {
-        Ok(out)
-    } else {
-        Err(Problems(problems))
-    }
+    if problems.is_empty() { Ok(out) } else { Err(Problems(problems)) }
 }
 
 /// Reads `text` as a document. A key that cannot be read is reported, taken out, and the rest read
@@ -84,16 +77,8 @@ pub(super) fn read(text: &str) -> Result<(Document, Lines, Vec<Problem>), Proble
     let syntax = |error: &serde_yaml::Error| {
         let line = error.location().map(|location| location.line());
         let message = error.to_string();
-        let message = message
-            .split(" at line ")
-            .next()
-            .unwrap_or_default()
-            .to_owned();
-        Problems(vec![Problem {
-            path: String::new(),
-            message,
-            line,
-        }])
+        let message = message.split(" at line ").next().unwrap_or_default().to_owned();
+        Problems(vec![Problem { path: String::new(), message, line }])
     };
     let mut value: Value = serde_yaml::from_str(text).map_err(|error| syntax(&error))?;
     value.apply_merge().map_err(|error| syntax(&error))?;
@@ -134,9 +119,7 @@ impl Lines {
                 _ => (Node::Mark, span.start.line()),
             })
         });
-        let root = events
-            .by_ref()
-            .find(|(node, _)| !matches!(node, Node::Mark));
+        let root = events.by_ref().find(|(node, _)| !matches!(node, Node::Mark));
         if let Some((node, _)) = root {
             lines.walk("", node, &mut events);
         }
@@ -147,11 +130,7 @@ impl Lines {
         match node {
             Node::Mapping => {
                 while let Some((Node::Scalar(key), line)) = events.next() {
-                    let path = if path.is_empty() {
-                        key
-                    } else {
-                        format!("{path}.{key}")
-                    };
+                    let path = if path.is_empty() { key } else { format!("{path}.{key}") };
                     self.0.insert(path.clone(), line);
                     match events.next() {
                         Some((node, _)) => self.walk(&path, node, events),
@@ -187,11 +166,7 @@ impl Lines {
                 None => break None,
             }
         };
-        Problem {
-            path: path.to_owned(),
-            message,
-            line,
-        }
+        Problem { path: path.to_owned(), message, line }
     }
 }
 
@@ -214,10 +189,7 @@ fn teach(message: &str) -> String {
     let mut message = message.to_owned();
     for (theirs, ours) in [
         ("struct Document", "a mapping of sections"),
-        (
-            "invalid socket address syntax",
-            "expected an IP address and port, such as 0.0.0.0:4317",
-        ),
+        ("invalid socket address syntax", "expected an IP address and port, such as 0.0.0.0:4317"),
         ("expected a sequence", "expected a list"),
     ] {
         message = message.replace(theirs, ours);
@@ -254,8 +226,7 @@ fn remove(value: &mut Value, path: &Path) -> bool {
             None => return false,
         }
     }
-    node.as_mapping_mut()
-        .is_some_and(|mapping| mapping.remove(last.as_str()).is_some())
+    node.as_mapping_mut().is_some_and(|mapping| mapping.remove(last.as_str()).is_some())
 }
 
 #[cfg(test)]
@@ -281,12 +252,7 @@ mod tests {
     #[test]
     fn what_cannot_be_substituted_is_said_with_its_line() {
         let problems = substitute("a: 1\nb: ${UNSET}\nc: ${LINES}\nd: ${PORT", environment);
-        let said: Vec<_> = problems
-            .unwrap_err()
-            .0
-            .iter()
-            .map(ToString::to_string)
-            .collect();
+        let said: Vec<_> = problems.unwrap_err().0.iter().map(ToString::to_string).collect();
         assert_eq!(
             said,
             [

@@ -47,9 +47,7 @@ impl FromStr for Quorum {
             return text.parse().map(Self::Share);
         }
         match text.parse() {
-            Ok(0) => Err(format!(
-                "0 would call an upstream well without any endpoint: {EXPECTED}"
-            )),
+            Ok(0) => Err(format!("0 would call an upstream well without any endpoint: {EXPECTED}")),
             Ok(count) => Ok(Self::Count(count)),
             Err(_) => Err(format!("{text:?} is not a quorum: {EXPECTED}")),
         }
@@ -64,14 +62,10 @@ impl FromStr for Share {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let percent = text
-            .strip_suffix('%')
-            .and_then(|number| number.parse().ok());
+        let percent = text.strip_suffix('%').and_then(|number| number.parse().ok());
         match percent {
             Some(percent @ 0..=100) => Ok(Self(percent)),
-            _ => Err(format!(
-                "{text:?} is not a share: expected \"0%\" to \"100%\""
-            )),
+            _ => Err(format!("{text:?} is not a share: expected \"0%\" to \"100%\"")),
         }
     }
 }
@@ -103,9 +97,7 @@ impl FromStr for Workers {
         match text.parse() {
             _ if text == "auto" => Ok(Self::Auto),
             Ok(count @ 1..=1024) => Ok(Self::Count(count)),
-            _ => Err(format!(
-                "{text:?} is not a number of workers: expected auto, or 1 to 1024"
-            )),
+            _ => Err(format!("{text:?} is not a number of workers: expected auto, or 1 to 1024")),
         }
     }
 }

@@ -31,10 +31,7 @@ impl Control {
     pub(super) fn bind(address: SocketAddr, distributors: [Distributor; 2]) -> io::Result<Self> {
         let socket = TcpListener::from_std(net::listen(address)?)?;
         let state = distributors.map(|distributor| (distributor, None));
-        Ok(Self {
-            socket,
-            state: Arc::new(Mutex::new(state)),
-        })
+        Ok(Self { socket, state: Arc::new(Mutex::new(state)) })
     }
 
     pub(super) fn address(&self) -> io::Result<SocketAddr> {
@@ -75,19 +72,14 @@ async fn serve(stream: TcpStream, state: State) {
         async move { Ok::<_, Infallible>(respond(&request, &state).await) }
     });
     // How it ended is the client's business alone.
-    _ = http1::Builder::new()
-        .serve_connection(TokioIo::new(stream), service)
-        .await;
+    _ = http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
 }
 
 async fn respond(request: &Request<Incoming>, state: &State) -> Response<Full<Bytes>> {
     let mut distributors = state.lock().await;
     let mut text = String::new();
     let mut status = StatusCode::OK;
-    match (
-        request.method(),
-        request.uri().path().strip_prefix("/fail/"),
-    ) {
+    match (request.method(), request.uri().path().strip_prefix("/fail/")) {
         (&Method::POST, Some(which @ ("1" | "2" | "all"))) => {
             for (distributor, until) in distributors.iter_mut() {
                 if which == "all" || which == distributor.number().to_string() {
@@ -105,18 +97,14 @@ async fn respond(request: &Request<Incoming>, state: &State) -> Response<Full<By
     }
     for (distributor, until) in distributors.iter() {
         let state = match until {
-            Some(until) => format!(
-                "failing, back in {} s",
-                (*until - Instant::now()).as_secs() + 1
-            ),
+            Some(until) => {
+                format!("failing, back in {} s", (*until - Instant::now()).as_secs() + 1)
+            }
             None => "up".to_owned(),
         };
         let (number, spans) = (distributor.number(), distributor.spans());
-        writeln!(
-            text,
-            "distributor {number}: {state}, {spans} spans received"
-        )
-        .expect("writing to a string does not fail");
+        writeln!(text, "distributor {number}: {state}, {spans} spans received")
+            .expect("writing to a string does not fail");
     }
     let mut response = Response::new(Full::new(text.into()));
     *response.status_mut() = status;

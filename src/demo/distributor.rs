@@ -50,13 +50,8 @@ enum Role {
 impl Distributor {
     /// Starts on free ports.
     pub(super) fn start(number: u8) -> io::Result<Self> {
-        let mut distributor = Self {
-            number,
-            otlp: local(0),
-            tempo: local(0),
-            spans: Arc::default(),
-            running: None,
-        };
+        let mut distributor =
+            Self { number, otlp: local(0), tempo: local(0), spans: Arc::default(), running: None };
         distributor.recover()?;
         Ok(distributor)
     }
@@ -179,7 +174,5 @@ fn export(body: &[u8], encoding: Option<&[u8]>, spans: &AtomicU64) -> Result<Byt
     Ok(encode(&ExportTraceServiceResponse::accepted()))
 }
 
-const HEALTHY: HealthCheckResponse = HealthCheckResponse {
-    status: ServingStatus::Serving as i32,
-};
+const HEALTHY: HealthCheckResponse = HealthCheckResponse { status: ServingStatus::Serving as i32 };
 const MAX_MESSAGE: usize = 4 << 20;

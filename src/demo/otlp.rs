@@ -50,27 +50,20 @@ struct PartialSuccess {}
 
 impl ExportTraceServiceRequest {
     pub(super) fn spans(&self) -> usize {
-        let scopes = self
-            .resource_spans
-            .iter()
-            .flat_map(|resource| &resource.scope_spans);
+        let scopes = self.resource_spans.iter().flat_map(|resource| &resource.scope_spans);
         scopes.map(|scope| scope.spans.len()).sum()
     }
 }
 
 impl ExportTraceServiceResponse {
     pub(super) fn accepted() -> Self {
-        Self {
-            partial_success: Some(PartialSuccess {}),
-        }
+        Self { partial_success: Some(PartialSuccess {}) }
     }
 }
 
 /// A request with one span that ends now.
 pub(super) fn one_span(name: &str) -> ExportTraceServiceRequest {
-    let now = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default();
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let now = u64::try_from(now.as_nanos()).unwrap_or(u64::MAX);
     let span = Span {
         trace_id: fastrand::u128(1..).to_be_bytes().to_vec(),
@@ -80,8 +73,6 @@ pub(super) fn one_span(name: &str) -> ExportTraceServiceRequest {
         end_time_unix_nano: now,
     };
     ExportTraceServiceRequest {
-        resource_spans: vec![ResourceSpans {
-            scope_spans: vec![ScopeSpans { spans: vec![span] }],
-        }],
+        resource_spans: vec![ResourceSpans { scope_spans: vec![ScopeSpans { spans: vec![span] }] }],
     }
 }

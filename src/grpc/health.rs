@@ -20,9 +20,7 @@ pub struct HealthCheckResponse {
 
 impl From<ServingStatus> for HealthCheckResponse {
     fn from(status: ServingStatus) -> Self {
-        Self {
-            status: status.into(),
-        }
+        Self { status: status.into() }
     }
 }
 

@@ -64,17 +64,11 @@ pub fn inflate(message: &[u8], encoding: Option<&[u8]>, limit: usize) -> Result<
     match encoding {
         Some(b"gzip") => {}
         None | Some(b"identity") => {
-            return Err(Status::new(
-                Code::Internal,
-                "compressed message without grpc-encoding",
-            ));
+            return Err(Status::new(Code::Internal, "compressed message without grpc-encoding"));
         }
         Some(other) => {
             let name = String::from_utf8_lossy(other).into_owned();
-            return Err(Status::new(
-                Code::Unimplemented,
-                format!("grpc-encoding {name}"),
-            ));
+            return Err(Status::new(Code::Unimplemented, format!("grpc-encoding {name}")));
         }
     }
     let mut inflated = Vec::new();
@@ -110,12 +104,7 @@ pub struct TooLarge {
 impl MessageSizes {
     /// For messages of at most `limit` bytes each.
     pub fn new(limit: u64) -> Self {
-        Self {
-            limit,
-            prefix: [0; PREFIX],
-            filled: 0,
-            remaining: 0,
-        }
+        Self { limit, prefix: [0; PREFIX], filled: 0, remaining: 0 }
     }
 
     /// Takes the next chunk of the body.
@@ -125,9 +114,8 @@ impl MessageSizes {
     pub fn scan(&mut self, mut chunk: &[u8]) -> Result<(), TooLarge> {
         while !chunk.is_empty() {
             if self.remaining > 0 {
-                let skipped = chunk
-                    .len()
-                    .min(usize::try_from(self.remaining).unwrap_or(usize::MAX));
+                let skipped =
+                    chunk.len().min(usize::try_from(self.remaining).unwrap_or(usize::MAX));
                 self.remaining -= skipped as u64;
                 chunk = &chunk[skipped..];
                 continue;
@@ -140,10 +128,7 @@ impl MessageSizes {
                 let [_, length @ ..] = self.prefix;
                 let size = u64::from(u32::from_be_bytes(length));
                 if size > self.limit {
-                    return Err(TooLarge {
-                        size,
-                        limit: self.limit,
-                    });
+                    return Err(TooLarge { size, limit: self.limit });
                 }
                 self.remaining = size;
                 self.filled = 0;
@@ -182,20 +167,12 @@ mod tests {
 
     #[test]
     fn empty_framed_and_gzipped_requests_are_alike() {
-        let request = HealthCheckRequest {
-            service: "a.B".to_owned(),
-        };
+        let request = HealthCheckRequest { service: "a.B".to_owned() };
         let plain = prost::Message::encode_to_vec(&request);
         assert_eq!(decode(b"", None), Ok(HealthCheckRequest::default()));
-        assert_eq!(
-            decode(&framed(0, b""), None),
-            Ok(HealthCheckRequest::default())
-        );
+        assert_eq!(decode(&framed(0, b""), None), Ok(HealthCheckRequest::default()));
         assert_eq!(decode(&framed(0, &plain), None), Ok(request.clone()));
-        assert_eq!(
-            decode(&framed(1, &gzip(&plain)), Some(b"gzip")),
-            Ok(request)
-        );
+        assert_eq!(decode(&framed(1, &gzip(&plain)), Some(b"gzip")), Ok(request));
     }
 
     #[test]
@@ -207,16 +184,9 @@ mod tests {
             (framed(1, b"x"), Some(b"gzip".as_slice()), Code::Internal),
             (framed(1, b"x"), Some(b"zstd"), Code::Unimplemented),
             (framed(1, b"x"), None, Code::Internal),
-            (
-                framed(1, &gzip(&[0; 2000])),
-                Some(b"gzip"),
-                Code::ResourceExhausted,
-            ),
+            (framed(1, &gzip(&[0; 2000])), Some(b"gzip"), Code::ResourceExhausted),
         ] {
-            assert_eq!(
-                decode(&body, encoding).map_err(|status| status.code),
-                Err(code)
-            );
+            assert_eq!(decode(&body, encoding).map_err(|status| status.code), Err(code));
         }
     }
 

@@ -71,11 +71,7 @@ impl Code {
     pub fn of(fields: &HeaderMap) -> Option<Self> {
         let value = fields.get(GRPC_STATUS)?.to_str().ok();
         let number = value.and_then(|value| value.parse::<usize>().ok());
-        Some(
-            number
-                .and_then(|n| Self::ALL.get(n).copied())
-                .unwrap_or(Self::Unknown),
-        )
+        Some(number.and_then(|n| Self::ALL.get(n).copied()).unwrap_or(Self::Unknown))
     }
 
     /// The name as the specification writes it.
@@ -119,25 +115,17 @@ pub struct Status {
 
 impl Status {
     /// The status of a call that went well.
-    pub const OK: Self = Self {
-        code: Code::Ok,
-        message: Cow::Borrowed(""),
-    };
+    pub const OK: Self = Self { code: Code::Ok, message: Cow::Borrowed("") };
 
     /// A status with its words.
     pub fn new(code: Code, message: impl Into<Cow<'static, str>>) -> Self {
-        Self {
-            code,
-            message: message.into(),
-        }
+        Self { code, message: message.into() }
     }
 
     /// The status in `fields`, its message decoded, where there is one.
     pub fn of(fields: &HeaderMap) -> Option<Self> {
         let code = Code::of(fields)?;
-        let message = fields
-            .get(GRPC_MESSAGE)
-            .map(|value| percent_decode(value.as_bytes()));
+        let message = fields.get(GRPC_MESSAGE).map(|value| percent_decode(value.as_bytes()));
         Some(Self::new(code, message.unwrap_or_default()))
     }
 
@@ -155,9 +143,7 @@ impl Status {
     pub fn trailers_only(&self) -> Response<()> {
         let mut response = Response::new(());
         *response.headers_mut() = self.trailers();
-        response
-            .headers_mut()
-            .insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
         response
     }
 }
@@ -165,11 +151,7 @@ impl Status {
 impl fmt::Display for Status {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} ({})", self.code as u8, self.code)?;
-        if self.message.is_empty() {
-            Ok(())
-        } else {
-            write!(f, " {:?}", self.message)
-        }
+        if self.message.is_empty() { Ok(()) } else { write!(f, " {:?}", self.message) }
     }
 }
 
@@ -191,9 +173,7 @@ pub fn percent_decode(encoded: &[u8]) -> String {
     let mut decoded = Vec::with_capacity(encoded.len());
     let mut rest = encoded;
     while let [byte, tail @ ..] = rest {
-        let pair = tail
-            .get(..2)
-            .and_then(|pair| std::str::from_utf8(pair).ok());
+        let pair = tail.get(..2).and_then(|pair| std::str::from_utf8(pair).ok());
         match pair.and_then(|pair| u8::from_str_radix(pair, 16).ok()) {
             Some(value) if *byte == b'%' => {
                 decoded.push(value);

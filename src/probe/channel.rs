@@ -40,18 +40,8 @@ impl Channel {
     /// A channel that connects with its first call. `timeout` is what calls announce as their
     /// `grpc-timeout`; to keep to it is the caller's business.
     pub fn new(address: SocketAddr, authority: Option<Authority>, timeout: Duration) -> Self {
-        let own = || {
-            address
-                .to_string()
-                .parse()
-                .expect("a socket address is an authority")
-        };
-        Self {
-            address,
-            authority: authority.unwrap_or_else(own),
-            timeout,
-            open: None,
-        }
+        let own = || address.to_string().parse().expect("a socket address is an authority");
+        Self { address, authority: authority.unwrap_or_else(own), timeout, open: None }
     }
 
     /// Sends one message, prefix included, and waits for the whole reply.
@@ -77,19 +67,14 @@ impl Channel {
     async fn connect(&self) -> Result<Open, Failure> {
         let stream = tcp::connect(self.address).await?;
         let mut builder = h2::client::Builder::new();
-        builder
-            .enable_push(false)
-            .max_header_list_size(MAX_HEADER_LIST);
+        builder.enable_push(false).max_header_list_size(MAX_HEADER_LIST);
         let (sender, connection) = builder.handshake(stream).await.map_err(explain)?;
         let mut driver = JoinSet::new();
         driver.spawn(async {
             // What ends it is seen by the call that it fails.
             _ = connection.await;
         });
-        Ok(Open {
-            sender,
-            _driver: driver,
-        })
+        Ok(Open { sender, _driver: driver })
     }
 
     async fn exchange(
@@ -101,9 +86,8 @@ impl Channel {
     ) -> Result<Reply, Failure> {
         let Open { sender, _driver } = open;
         let mut sender = sender.ready().await.map_err(explain)?;
-        let (response, mut body) = sender
-            .send_request(self.request(path, metadata), false)
-            .map_err(explain)?;
+        let (response, mut body) =
+            sender.send_request(self.request(path, metadata), false).map_err(explain)?;
         body.send_data(message, true).map_err(explain)?;
         let response = response.await.map_err(explain)?;
         let reply = read(response).await?;
@@ -122,10 +106,7 @@ impl Channel {
         *request.method_mut() = Method::POST;
         *request.uri_mut() = uri;
         let headers = request.headers_mut();
-        headers.insert(
-            header::CONTENT_TYPE,
-            HeaderValue::from_static("application/grpc"),
-        );
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
         headers.insert(header::TE, HeaderValue::from_static("trailers"));
         headers.insert(header::USER_AGENT, HeaderValue::from_static(USER_AGENT));
         let timeout = format!("{}m", self.timeout.as_millis().clamp(1, 99_999_999));
@@ -148,18 +129,13 @@ async fn read(response: http::Response<h2::RecvStream>) -> Result<Reply, Failure
         _ = body.flow_control().release_capacity(chunk.len());
         received.extend_from_slice(&chunk);
         if received.len() > MAX_REPLY {
-            return Err(Failure::Rpc(format!(
-                "a reply of more than {MAX_REPLY} bytes"
-            )));
+            return Err(Failure::Rpc(format!("a reply of more than {MAX_REPLY} bytes")));
         }
     }
     let trailers = body.trailers().await.map_err(explain)?.unwrap_or_default();
     let status = Status::of(&trailers).or_else(|| Status::of(&head.headers));
     let missing = || Status::new(Code::Unknown, "no grpc-status in the reply");
-    Ok(Reply {
-        status: status.unwrap_or_else(missing),
-        body: received.freeze(),
-    })
+    Ok(Reply { status: status.unwrap_or_else(missing), body: received.freeze() })
 }
 
 /// An HTTP/2 error in words, and on which side of the connect it fell.

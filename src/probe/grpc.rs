@@ -23,19 +23,13 @@ pub(super) struct Otlp {
 
 impl Otlp {
     pub(super) fn new(address: SocketAddr, timeout: Duration, path: String) -> Self {
-        Self {
-            channel: Channel::new(address, None, timeout),
-            path,
-        }
+        Self { channel: Channel::new(address, None, timeout), path }
     }
 
     pub(super) async fn run(&mut self) -> Result<(), Failure> {
         // Five zero bytes, the prefix of an empty message: no bytes at all draw an error.
         let message = Bytes::from_static(&[0; 5]);
-        let reply = self
-            .channel
-            .unary(EXPORT, &HeaderMap::new(), message)
-            .await?;
+        let reply = self.channel.unary(EXPORT, &HeaderMap::new(), message).await?;
         let path = &self.path;
         Err(Failure::Rpc(match reply.status.code {
             Code::Ok => return Ok(()),
@@ -73,9 +67,7 @@ impl Health {
     }
 
     pub(super) async fn run(&mut self) -> Result<(), Failure> {
-        let message = encode(&HealthCheckRequest {
-            service: self.service.clone(),
-        });
+        let message = encode(&HealthCheckRequest { service: self.service.clone() });
         let reply = self.channel.unary(CHECK, &self.metadata, message).await?;
         if reply.status.code != Code::Ok {
             return Err(Failure::Rpc(self.misconfiguration(&reply.status)));

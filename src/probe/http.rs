@@ -30,12 +30,7 @@ struct Open {
 
 impl Get {
     pub(super) fn new(address: SocketAddr, config: &config::HttpCheck) -> Self {
-        Self {
-            address,
-            target: config.path.clone().into(),
-            status: config.status,
-            open: None,
-        }
+        Self { address, target: config.path.clone().into(), status: config.status, open: None }
     }
 
     pub(super) async fn run(&mut self) -> Result<(), Failure> {
@@ -43,20 +38,9 @@ impl Get {
         if status == self.status {
             return Ok(());
         }
-        let words: String = String::from_utf8_lossy(&body)
-            .trim()
-            .chars()
-            .take(EVIDENCE)
-            .collect();
-        let said = if words.is_empty() {
-            String::new()
-        } else {
-            format!(": {words:?}")
-        };
-        Err(Failure::NotServing(format!(
-            "GET {} answered {status}{said}",
-            self.target
-        )))
+        let words: String = String::from_utf8_lossy(&body).trim().chars().take(EVIDENCE).collect();
+        let said = if words.is_empty() { String::new() } else { format!(": {words:?}") };
+        Err(Failure::NotServing(format!("GET {} answered {status}{said}", self.target)))
     }
 
     /// The reply, over the kept connection where it still lives, else over a new one.
@@ -73,11 +57,7 @@ impl Get {
             // What ends it is seen by the request that it fails.
             _ = connection.await;
         });
-        self.exchange(Open {
-            sender,
-            _driver: driver,
-        })
-        .await
+        self.exchange(Open { sender, _driver: driver }).await
     }
 
     async fn exchange(&mut self, mut open: Open) -> Result<(StatusCode, Bytes), Failure> {
@@ -86,9 +66,7 @@ impl Get {
         *request.uri_mut() = self.target.clone();
         let host = HeaderValue::from_str(&self.address.to_string()).expect("an address is ASCII");
         request.headers_mut().insert(header::HOST, host);
-        request
-            .headers_mut()
-            .insert(header::USER_AGENT, HeaderValue::from_static(USER_AGENT));
+        request.headers_mut().insert(header::USER_AGENT, HeaderValue::from_static(USER_AGENT));
         let response = open.sender.send_request(request).await.map_err(explain)?;
         let status = response.status();
         // A body that is too long is not read to its end, so its connection is not kept.

@@ -14,12 +14,7 @@ pub(super) struct Threshold {
 impl Threshold {
     /// `healthy` passes in a row make an endpoint healthy, `unhealthy` failures unhealthy.
     pub(super) fn new(healthy: u32, unhealthy: u32) -> Self {
-        Self {
-            healthy,
-            unhealthy,
-            health: Health::Unknown,
-            against: 0,
-        }
+        Self { healthy, unhealthy, health: Health::Unknown, against: 0 }
     }
 
     pub(super) fn health(&self) -> Health {
@@ -61,16 +56,11 @@ mod tests {
     #[test]
     fn results_count_only_in_a_row() {
         let mut threshold = Threshold::new(2, 3);
-        let results = [
-            true, false, false, true, false, false, false, true, false, true, true,
-        ];
+        let results = [true, false, false, true, false, false, false, true, false, true, true];
         let changes: Vec<_> = results.map(|passed| threshold.record(passed)).into();
         let (up, down) = (Some(Health::Healthy), Some(Health::Unhealthy));
         let none = None;
-        assert_eq!(
-            changes,
-            [up, none, none, none, none, none, down, none, none, none, up]
-        );
+        assert_eq!(changes, [up, none, none, none, none, none, down, none, none, none, up]);
     }
 
     proptest! {

@@ -12,13 +12,13 @@ use tracing::debug;
 use super::{Listener, Pool, stream, transport::Server};
 use crate::shutdown::Shutdown;
 
-/// Serves one connection, a task for each of its streams. Ends when the client does, or after
+/// Serves one connection, a task in `streams` for each of its streams. Ends when the client does, or after
 /// GOAWAY: when the process stops, when it is idle, and when it is old.
 pub async fn serve(
     stream: impl AsyncRead + AsyncWrite + Unpin,
     listener: Arc<Listener>,
     pool: Pool,
-    tasks: TaskTracker,
+    streams: TaskTracker,
     shutdown: Shutdown,
 ) {
     let limits = listener.limits().clone();
@@ -28,29 +28,20 @@ pub async fn serve(
         Ok(Err(fault)) => return debug!(?fault, "no HTTP/2 preface"),
         Err(_) => return debug!("no HTTP/2 preface in time"),
     };
-    let age = limits
-        .max_connection_age
-        .mul_f64(0.9 + 0.2 * fastrand::f64());
+    let age = limits.max_connection_age.mul_f64(0.9 + 0.2 * fastrand::f64());
     let old = Instant::now() + age;
-    let activity = Rc::new(Activity {
-        streams: Cell::new(0),
-        since: Cell::new(Instant::now()),
-    });
+    let activity = Rc::new(Activity { streams: Cell::new(0), since: Cell::new(Instant::now()) });
     let mut draining = false;
     loop {
         // A client that does not even answer GOAWAY's ping is not waited for.
-        let patience = if draining {
-            limits.handshake_timeout
-        } else {
-            limits.idle_timeout
-        };
+        let patience = if draining { limits.handshake_timeout } else { limits.idle_timeout };
         let drain = tokio::select! {
             incoming = server.accept() => match incoming {
                 Some(Ok(incoming)) => {
                     let busy = Busy::new(&activity);
                     let (listener, pool) = (Arc::clone(&listener), pool.clone());
                     let stop = shutdown.stop.clone();
-                    tasks.spawn_local(async move {
+                    streams.spawn_local(async move {
                         stream::run(incoming, &listener, &pool, &stop).await;
                         drop(busy);
                     });
@@ -86,11 +77,7 @@ struct Activity {
 impl Activity {
     /// Since when no stream is open; now while one is.
     fn quiet_since(&self) -> Instant {
-        if self.streams.get() > 0 {
-            Instant::now()
-        } else {
-            self.since.get()
-        }
+        if self.streams.get() > 0 { Instant::now() } else { self.since.get() }
     }
 }
 

@@ -30,10 +30,7 @@ pub(super) async fn forward(
     let streams = listener.metrics.streams.get_or_create(&labels).clone();
     streams.inc();
     let path = head.uri.path().to_owned();
-    let upstream = listener
-        .upstream
-        .as_ref()
-        .expect("only listeners with an upstream forward");
+    let upstream = listener.upstream.as_ref().expect("only listeners with an upstream forward");
     let ended = body.is_ended();
     let opened = tokio::select! {
         biased;
@@ -50,11 +47,7 @@ pub(super) async fn forward(
     };
     streams.dec();
     let took = started.elapsed().as_secs_f64();
-    listener
-        .metrics
-        .request_duration
-        .get_or_create(&labels)
-        .observe(took);
+    listener.metrics.request_duration.get_or_create(&labels).observe(took);
     listener.ended(&path, end);
 }
 
@@ -92,19 +85,11 @@ async fn open(
         match pool.lease(upstream, &endpoint).await {
             Ok(mut lease) => match lease.send(head.clone(), ended) {
                 Ok((sender, response)) => {
-                    return Ok(Opened {
-                        sender,
-                        response,
-                        _lease: lease,
-                        _in_flight: in_flight,
-                    });
+                    return Ok(Opened { sender, response, _lease: lease, _in_flight: in_flight });
                 }
                 // Gone between its choice and its use; the same endpoint may have another.
                 Err(fault) => {
-                    why = Some(format!(
-                        "connection to {} lost: {fault:?}",
-                        endpoint.address()
-                    ));
+                    why = Some(format!("connection to {} lost: {fault:?}", endpoint.address()));
                     lost += 1;
                     if lost == LOST {
                         tried.push(endpoint.address());
@@ -151,12 +136,7 @@ async fn exchange(
     mut respond: Responder,
     listener: &Listener,
 ) -> End {
-    let Opened {
-        mut sender,
-        response,
-        _lease,
-        _in_flight,
-    } = opened;
+    let Opened { mut sender, response, _lease, _in_flight } = opened;
     let mut request = Meter::new(listener.max_message_size);
     let mut reply = Meter::new(listener.max_message_size);
     let mut back = None;
@@ -183,21 +163,16 @@ async fn exchange(
     let status = match outcome {
         Ok(end) => return end,
         Err(Break::Sink(fault)) => {
-            sender.reset(if let Fault::Reset(code) = fault {
-                code
-            } else {
-                CANCEL
-            });
+            sender.reset(if let Fault::Reset(code) = fault { code } else { CANCEL });
             return End::Reset;
         }
         Err(Break::Source(Fault::Reset(code))) => {
             respond.reset(code);
             return End::Reset;
         }
-        Err(Break::Source(Fault::Lost(why))) => Status::new(
-            Code::Unavailable,
-            format!("upstream connection lost: {why}"),
-        ),
+        Err(Break::Source(Fault::Lost(why))) => {
+            Status::new(Code::Unavailable, format!("upstream connection lost: {why}"))
+        }
         Err(Break::TooLarge(error)) => {
             sender.reset(CANCEL);
             Status::new(Code::ResourceExhausted, error.to_string())
@@ -235,30 +210,22 @@ async fn download(
     let grpc = head.status() == StatusCode::OK && is_grpc(head.headers().get(header::CONTENT_TYPE));
     let early = Code::of(head.headers());
     if body.is_ended() {
-        let end = if grpc {
-            one_status(head.headers_mut())
-        } else {
-            early.map(End::Status)
-        };
+        let end = if grpc { one_status(head.headers_mut()) } else { early.map(End::Status) };
         respond.head(head, true).map_err(Break::Sink)?;
         return Ok(end.unwrap_or(End::Http));
     }
     let to = back.insert(respond.head(head, false).map_err(Break::Sink)?);
+    if !grpc {
+        // Its bytes are no length-prefixed messages.
+        meter.sizes = None;
+    }
     let wants_status = grpc && early.is_none();
     match pump(&mut body, to, meter, !wants_status).await? {
         Ended::ByData => Ok(early.map_or(End::Http, End::Status)),
         Ended::After(trailers) => {
             let mut trailers = trailers.unwrap_or_default();
-            let end = if wants_status {
-                one_status(&mut trailers)
-            } else {
-                early.map(End::Status)
-            };
-            let sent = if trailers.is_empty() {
-                to.end()
-            } else {
-                to.trailers(trailers)
-            };
+            let end = if wants_status { one_status(&mut trailers) } else { early.map(End::Status) };
+            let sent = if trailers.is_empty() { to.end() } else { to.trailers(trailers) };
             sent.map_err(Break::Sink)?;
             Ok(end.unwrap_or(End::Http))
         }
@@ -309,7 +276,9 @@ async fn pump(
             Received::Data(chunk) => chunk,
             Received::End(trailers) => return Ok(Ended::After(trailers)),
         };
-        meter.sizes.scan(&chunk).map_err(Break::TooLarge)?;
+        if let Some(sizes) = &mut meter.sizes {
+            sizes.scan(&chunk).map_err(Break::TooLarge)?;
+        }
         let last = end_by_data && from.is_ended();
         while !chunk.is_empty() {
             let taken = to.data(&mut chunk, last).await.map_err(Break::Sink)?;
@@ -324,16 +293,13 @@ async fn pump(
 
 /// What passed in one direction.
 struct Meter {
-    sizes: MessageSizes,
+    sizes: Option<MessageSizes>,
     bytes: u64,
 }
 
 impl Meter {
     fn new(max_message_size: u64) -> Self {
-        Self {
-            sizes: MessageSizes::new(max_message_size),
-            bytes: 0,
-        }
+        Self { sizes: Some(MessageSizes::new(max_message_size)), bytes: 0 }
     }
 }
 

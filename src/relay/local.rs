@@ -114,18 +114,14 @@ pub(super) async fn request(
 /// Whether `body` holds the one message that its prefix announces: what follows is not waited
 /// for, since some clients never end their half.
 fn is_whole(body: &[u8]) -> bool {
-    body.split_first_chunk::<5>()
-        .is_some_and(|([_, length @ ..], message)| {
-            message.len() >= u32::from_be_bytes(*length) as usize
-        })
+    body.split_first_chunk::<5>().is_some_and(|([_, length @ ..], message)| {
+        message.len() >= u32::from_be_bytes(*length) as usize
+    })
 }
 
 fn grpc_head() -> Response<()> {
     let mut head = Response::new(());
     let headers = head.headers_mut();
-    headers.insert(
-        header::CONTENT_TYPE,
-        HeaderValue::from_static("application/grpc"),
-    );
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
     head
 }

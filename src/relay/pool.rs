@@ -112,9 +112,7 @@ impl Pool {
     /// the next one succeeds.
     pub(super) fn is_usable(&self, endpoint: &Endpoint) -> bool {
         let lanes = self.0.lanes.borrow();
-        lanes
-            .get(&endpoint.address())
-            .is_none_or(|lane| lane.failure.borrow().is_none())
+        lanes.get(&endpoint.address()).is_none_or(|lane| lane.failure.borrow().is_none())
     }
 
     /// A place on a connection to `endpoint`, the one with the fewest calls. Where there is none
@@ -136,10 +134,7 @@ impl Pool {
             }
             if let Some(connection) = best {
                 connection.calls.set(connection.calls.get() + 1);
-                let mut lease = Lease {
-                    sender: connection.sender.clone(),
-                    connection,
-                };
+                let mut lease = Lease { sender: connection.sender.clone(), connection };
                 match std::future::poll_fn(|cx| lease.sender.poll_ready(cx)).await {
                     Ok(()) => return Ok(lease),
                     // Told to go away, or lost, since its last use.
@@ -194,11 +189,7 @@ impl Pool {
                     Err(_) => format!("no answer within {:?}", lane.connect_timeout),
                 };
                 debug!(endpoint = %lane.endpoint.address(), failure, "cannot connect");
-                pool.0
-                    .metrics
-                    .upstream_connect_failures
-                    .get_or_create(&labels)
-                    .inc();
+                pool.0.metrics.upstream_connect_failures.get_or_create(&labels).inc();
                 let failure = format!("cannot connect to {}: {failure}", lane.endpoint.address());
                 lane.failure.replace(Some(failure.into()));
                 lane.attempted.notify_waiters();
@@ -249,11 +240,7 @@ impl Pool {
     ) {
         let age = MAX_AGE.mul_f64(0.9 + 0.2 * fastrand::f64());
         let retire = Instant::now() + age;
-        let connection = Rc::new(Connection {
-            sender,
-            calls: Cell::new(0),
-            retire,
-        });
+        let connection = Rc::new(Connection { sender, calls: Cell::new(0), retire });
         lane.failure.take();
         // The driver must not keep the connection open that it drives: it closes when the lane has
         // let go of it and its last call has ended.
@@ -261,12 +248,7 @@ impl Pool {
         lane.connections.borrow_mut().push(connection);
         lane.attempted.notify_waiters();
         let (pool, lane) = (self.clone(), Rc::clone(lane));
-        let open = self
-            .0
-            .metrics
-            .upstream_connections
-            .get_or_create(&labels)
-            .clone();
+        let open = self.0.metrics.upstream_connections.get_or_create(&labels).clone();
         self.0.tasks.spawn_local(async move {
             open.inc();
             let ended = driver.await;
@@ -288,10 +270,7 @@ impl Lane {
         let now = Instant::now();
         let mut connections = self.connections.borrow_mut();
         connections.retain(|connection| connection.retire > now);
-        connections
-            .iter()
-            .min_by_key(|connection| connection.calls.get())
-            .cloned()
+        connections.iter().min_by_key(|connection| connection.calls.get()).cloned()
     }
 
     fn may_grow(&self) -> bool {

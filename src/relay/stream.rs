@@ -22,11 +22,7 @@ pub(super) async fn run(
     pool: &Pool,
     stop: &CancellationToken,
 ) {
-    let Incoming {
-        request,
-        body,
-        mut respond,
-    } = incoming;
+    let Incoming { request, body, mut respond } = incoming;
     let (head, ()) = request.into_parts();
     match listener.router.route(&head) {
         Route::Forward => forward(head, body, respond, listener, pool).await,

@@ -59,11 +59,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Server<S> {
         Some(accepted.map_err(Fault::from).map(|(request, respond)| {
             let (head, body) = request.into_parts();
             let request = Request::from_parts(head, ());
-            Incoming {
-                request,
-                body: Receiver(body),
-                respond: Responder(respond),
-            }
+            Incoming { request, body: Receiver(body), respond: Responder(respond) }
         }))
     }
 

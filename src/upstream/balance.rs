@@ -42,10 +42,7 @@ impl Balancer {
                 }
                 // By the turn among the admitted ones: taking the next neighbour instead would
                 // give it the calls of every endpoint before it that is down.
-                let rest: Vec<_> = endpoints
-                    .iter()
-                    .filter(|endpoint| admitted(endpoint))
-                    .collect();
+                let rest: Vec<_> = endpoints.iter().filter(|endpoint| admitted(endpoint)).collect();
                 rest.get(turn.checked_rem(rest.len())?).copied()
             }
         }
@@ -89,9 +86,7 @@ mod tests {
 
     fn endpoints(count: u16) -> Vec<Arc<Endpoint>> {
         let address = |port| ([127, 0, 0, 1], port + 1).into();
-        (0..count)
-            .map(|port| Arc::new(Endpoint::new(address(port), Changes::default())))
-            .collect()
+        (0..count).map(|port| Arc::new(Endpoint::new(address(port), Changes::default()))).collect()
     }
 
     #[test]
@@ -101,9 +96,7 @@ mod tests {
         let mut counts = [0; 4];
         for _ in 0..1200 {
             let down = endpoints[1].address();
-            let picked = balancer
-                .pick(&endpoints, |endpoint| endpoint.address() != down)
-                .unwrap();
+            let picked = balancer.pick(&endpoints, |endpoint| endpoint.address() != down).unwrap();
             counts[usize::from(picked.address().port()) - 1] += 1;
         }
         assert_eq!(counts, [400, 0, 400, 400]);
@@ -113,13 +106,9 @@ mod tests {
     fn least_request_evens_out_calls_in_flight() {
         let endpoints = endpoints(4);
         let balancer = Balancer::new(LoadBalancing::LeastRequest);
-        let held: Vec<_> = (0..40)
-            .map(|_| balancer.pick(&endpoints, |_| true).unwrap().start())
-            .collect();
-        assert_eq!(
-            endpoints.iter().map(|e| e.in_flight()).collect::<Vec<_>>(),
-            [10; 4]
-        );
+        let held: Vec<_> =
+            (0..40).map(|_| balancer.pick(&endpoints, |_| true).unwrap().start()).collect();
+        assert_eq!(endpoints.iter().map(|e| e.in_flight()).collect::<Vec<_>>(), [10; 4]);
         drop(held);
         assert!(endpoints.iter().all(|endpoint| endpoint.in_flight() == 0));
     }

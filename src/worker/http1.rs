@@ -78,10 +78,9 @@ async fn respond(request: Request<Incoming>, listener: &Listener) -> Response<Bo
                 ))),
             }
         }
-        Route::Health(Dialect::Watch) | Route::Forward => grpc(Answer::refusal(Status::new(
-            Code::Internal,
-            "gRPC calls need HTTP/2",
-        ))),
+        Route::Health(Dialect::Watch) | Route::Forward => {
+            grpc(Answer::refusal(Status::new(Code::Internal, "gRPC calls need HTTP/2")))
+        }
         Route::Refuse(Refusal::Grpc(status)) => grpc(Answer::refusal(status)),
         Route::Refuse(Refusal::Http(status)) => plain(&head.method, answer::refusal(status)),
     }
@@ -98,23 +97,13 @@ fn plain(method: &Method, response: Response<&'static str>) -> Response<Body> {
 /// gRPC's reply, its status in chunked trailers, which hyper sends to a client that takes them.
 fn grpc(answer: Answer) -> Response<Body> {
     let Some(message) = answer.message else {
-        return answer
-            .status
-            .trailers_only()
-            .map(|()| Full::default().boxed_unsync());
+        return answer.status.trailers_only().map(|()| Full::default().boxed_unsync());
     };
-    let frames = [
-        Frame::data(message),
-        Frame::trailers(answer.status.trailers()),
-    ]
-    .map(Ok);
+    let frames = [Frame::data(message), Frame::trailers(answer.status.trailers())].map(Ok);
     let body = StreamBody::new(futures_util::stream::iter(frames)).boxed_unsync();
     let mut response = Response::new(body);
     let headers = response.headers_mut();
-    headers.insert(
-        header::CONTENT_TYPE,
-        HeaderValue::from_static("application/grpc"),
-    );
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
     headers.insert(header::TRAILER, HeaderValue::from_static("grpc-status"));
     response
 }

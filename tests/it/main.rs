@@ -1,1 +1,13 @@
-fn main(){}
+//! Tests of the proxy as its users meet it: over real sockets, with real gRPC peers.
+
+mod cancel;
+mod drain;
+mod failover;
+mod fixture;
+mod flow;
+mod forward;
+mod goaway;
+mod health;
+mod limits;
+mod probe;
+mod unchanged;

@@ -1,0 +1,36 @@
+//! What the tests stand on: the proxy, endpoints behind it, and callers in front of it.
+
+pub(crate) mod caller;
+pub(crate) mod echo;
+pub(crate) mod endpoint;
+pub(crate) mod proxy;
+pub(crate) mod wire;
+
+use std::{future::Future, net::SocketAddr, time::Duration};
+
+use tokio::{
+    net::TcpSocket,
+    time::{Instant, sleep},
+};
+
+/// Asks again and again until `condition` holds.
+///
+/// # Panics
+/// It does not within five seconds; says `what` was awaited.
+pub(crate) async fn eventually<F: Future<Output = bool>>(what: &str, condition: impl Fn() -> F) {
+    let deadline = Instant::now() + Duration::from_secs(5);
+    while !condition().await {
+        assert!(Instant::now() < deadline, "not within 5 s: {what}");
+        sleep(Duration::from_millis(5)).await;
+    }
+}
+
+/// An address that refuses connections, for as long as the test binary runs: it is bound, so that
+/// nobody else gets it, and nobody listens.
+pub(crate) fn refusing() -> SocketAddr {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind(([127, 0, 0, 1], 0).into()).unwrap();
+    let address = socket.local_addr().unwrap();
+    std::mem::forget(socket);
+    address
+}
