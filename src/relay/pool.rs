@@ -3,9 +3,12 @@
 use std::{
     cell::{Cell, RefCell},
     collections::HashMap,
+    future::{Future, poll_fn},
     net::SocketAddr,
+    pin::Pin,
     rc::{Rc, Weak},
     sync::Arc,
+    task::Poll,
     time::Duration,
 };
 
@@ -57,6 +60,9 @@ struct Connection {
     calls: Cell<usize>,
     retire: Instant,
 }
+
+/// Moves a connection's bytes while it is polled.
+type Driver = h2::client::Connection<TcpStream, Bytes>;
 
 /// A place on a connection, kept until the call has ended.
 #[derive(Debug)]
@@ -132,10 +138,12 @@ impl Pool {
             if best.as_ref().is_none_or(|best| best.is_busy()) && lane.may_grow() {
                 self.dial(&lane, upstream.name());
             }
-            if let Some(connection) = best {
+            // What is full queues calls; rather than that, wait for the connection on its way.
+            let room = best.filter(|best| !best.is_full() || !lane.is_growing());
+            if let Some(connection) = room {
                 connection.calls.set(connection.calls.get() + 1);
                 let mut lease = Lease { sender: connection.sender.clone(), connection };
-                match std::future::poll_fn(|cx| lease.sender.poll_ready(cx)).await {
+                match poll_fn(|cx| lease.sender.poll_ready(cx)).await {
                     Ok(()) => return Ok(lease),
                     // Told to go away, or lost, since its last use.
                     Err(_) => lane.forget(&Rc::downgrade(&lease.connection)),
@@ -204,17 +212,16 @@ impl Pool {
         });
     }
 
-    async fn connect(
-        &self,
-        lane: &Lane,
-    ) -> Result<(SendRequest<Bytes>, h2::client::Connection<TcpStream, Bytes>), String> {
+    /// Connects, and waits for the peer's SETTINGS, which tell how many streams it takes.
+    async fn connect(&self, lane: &Lane) -> Result<(SendRequest<Bytes>, Driver), String> {
         let stream = TcpStream::connect(lane.endpoint.address())
             .await
             .map_err(|error| error.kind().to_string())?;
         // Fails only for a socket that the peer has closed already, which the handshake sees.
         _ = stream.set_nodelay(true);
-        h2::client::Builder::new()
+        let (sender, mut driver) = h2::client::Builder::new()
             .enable_push(false)
+            .initial_max_send_streams(0)
             .initial_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)
             .max_header_list_size(self.0.max_header_list_size)
@@ -226,7 +233,15 @@ impl Pool {
             .reset_stream_duration(Duration::from_secs(5))
             .handshake(stream)
             .await
-            .map_err(|error| error.to_string())
+            .map_err(|error| error.to_string())?;
+        poll_fn(|cx| match Pin::new(&mut driver).poll(cx) {
+            Poll::Ready(Ok(())) => Poll::Ready(Err("closed before its SETTINGS".to_owned())),
+            Poll::Ready(Err(error)) => Poll::Ready(Err(error.to_string())),
+            Poll::Pending if sender.current_max_send_streams() > 0 => Poll::Ready(Ok(())),
+            Poll::Pending => Poll::Pending,
+        })
+        .await?;
+        Ok((sender, driver))
     }
 
     /// Offers a new connection to calls, and moves its bytes until it is over.
@@ -234,7 +249,7 @@ impl Pool {
         &self,
         lane: &Rc<Lane>,
         sender: SendRequest<Bytes>,
-        driver: h2::client::Connection<TcpStream, Bytes>,
+        driver: Driver,
         labels: EndpointLabels,
         upstream: Arc<str>,
     ) {
@@ -277,6 +292,11 @@ impl Lane {
         self.failure.borrow().is_none() && self.connections.borrow().len() < MAX_CONNECTIONS
     }
 
+    /// Whether another connection is on its way.
+    fn is_growing(&self) -> bool {
+        self.dialing.get() && self.failure.borrow().is_none()
+    }
+
     fn forget(&self, connection: &Weak<Connection>) {
         let mut connections = self.connections.borrow_mut();
         connections.retain(|other| !std::ptr::eq(Rc::as_ptr(other), connection.as_ptr()));
@@ -287,8 +307,18 @@ impl Connection {
     /// Whether one more call should rather have a connection of its own: the peer's limit is
     /// near, or so many share it already that its one reader is what they wait for.
     fn is_busy(&self) -> bool {
-        let limit = self.sender.current_max_send_streams().min(BUSY);
+        let limit = self.limit().min(BUSY);
         self.calls.get() >= limit - limit / 8
+    }
+
+    /// Whether one more call would wait for another to end.
+    fn is_full(&self) -> bool {
+        self.calls.get() >= self.limit()
+    }
+
+    /// Concurrent streams that the peer takes.
+    fn limit(&self) -> usize {
+        self.sender.current_max_send_streams()
     }
 }
 

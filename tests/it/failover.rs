@@ -1,1 +1,110 @@
+//! One of two endpoints dies under load.
 
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst},
+    },
+    time::Duration,
+};
+
+use tokio::{task::JoinSet, time::Instant};
+
+use crate::fixture::{
+    caller::{Caller, read},
+    echo::Echo,
+    eventually,
+    proxy::{Proxy, yaml},
+};
+
+#[tokio::test]
+async fn calls_in_flight_on_a_dying_endpoint_get_14_and_new_ones_go_to_the_other() {
+    let (dying, living) = (Echo::start().await, Echo::start().await);
+    // Probes too slow to help: what saves the new calls is the refused connection alone.
+    let config = yaml(&[dying.address(), living.address()], "{ tcp: {} }", "")
+        .replace("interval: 50ms, timeout: 40ms", "interval: 60s, timeout: 1s");
+    let proxy = Proxy::start(&config).await;
+    proxy.wait_serving().await;
+    eventually("both are healthy", async || proxy.status().await.upstreams[0].healthy == 2).await;
+    let mut caller = Caller::connect(proxy.address("otlp")).await;
+    let mut hanging = Vec::new();
+    for _ in 0..20 {
+        hanging.push(caller.open("/test.Echo/Hang").await.unwrap());
+    }
+    let (a, b) = (dying.seen(), living.seen());
+    eventually("all have arrived", async || a.open.load(SeqCst) + b.open.load(SeqCst) == 20).await;
+    assert_eq!((a.open.load(SeqCst), b.open.load(SeqCst)), (10, 10), "spread evenly");
+
+    drop(dying);
+    let mut codes = Vec::new();
+    let mut kept = Vec::new();
+    for mut call in hanging {
+        let outcome = tokio::time::timeout(Duration::from_millis(500), &mut call.response).await;
+        match outcome {
+            Ok(response) => codes.push(read(response.unwrap()).await.unwrap().code()),
+            Err(_) => kept.push(call),
+        }
+    }
+    assert_eq!(codes, [14; 10], "those on the endpoint that died, and no other");
+    // The loss is known, so every one of a hundred new calls goes well, from the first on.
+    for _ in 0..100 {
+        assert_eq!(caller.unary("/test.Echo/Unary", &[0; 5]).await.unwrap().code(), 0);
+    }
+    drop(kept);
+    eventually("the rest is cancelled", async || living.seen().open.load(SeqCst) == 0).await;
+    proxy.stop().await;
+}
+
+#[tokio::test]
+async fn the_board_says_so_within_the_thresholds_and_the_endpoint_comes_back() {
+    let (dying, living) = (Echo::start().await, Echo::start().await);
+    let address = dying.address();
+    let both = "\nhealth: { services: { \"\": { all: [otlp] } } }";
+    let config = yaml(&[address, living.address()], "{ tcp: {} }", both)
+        .replace("    probe:", "    min_healthy: 2\n    probe:");
+    let proxy = Proxy::start(&config).await;
+    proxy.wait_serving().await;
+    let stop = Arc::new(AtomicBool::new(false));
+    let done = Arc::new(AtomicUsize::new(0));
+    let mut callers = JoinSet::new();
+    for _ in 0..4 {
+        let (stop, done, proxy) = (Arc::clone(&stop), Arc::clone(&done), proxy.address("otlp"));
+        callers.spawn(async move {
+            let mut caller = Caller::connect(proxy).await;
+            let mut failed = 0;
+            while !stop.load(SeqCst) {
+                let reply = caller.unary("/test.Echo/Unary", &[0; 5]).await.unwrap();
+                failed += usize::from(reply.code() != 0);
+                done.fetch_add(1, SeqCst);
+            }
+            failed
+        });
+    }
+    let target = 200;
+    eventually("calls go on", async || done.load(SeqCst) >= target).await;
+    drop(dying);
+    let died = Instant::now();
+    proxy.wait_not_serving().await;
+    // Three failed probes, 50 ms apart and a tenth more, and one that was under way.
+    let took = died.elapsed();
+    assert!(took < Duration::from_millis(600), "NOT_SERVING after {took:?}");
+    let status = proxy.status().await;
+    let reason = &status.services[0].reason;
+    let expected = format!(
+        "otlp: 1 of 2 endpoints healthy, 2 needed ({address}: tcp: cannot connect to {address}: connection refused)"
+    );
+    assert_eq!(reason, &expected);
+
+    let again = Echo::start_at(address, None).await;
+    proxy.wait_serving().await;
+    let target = again.seen().streams.load(SeqCst) + 20;
+    eventually("it gets calls again", async || again.seen().streams.load(SeqCst) >= target).await;
+    stop.store(true, SeqCst);
+    let mut failed = 0;
+    while let Some(caller) = callers.join_next().await {
+        failed += caller.unwrap();
+    }
+    // Only what was in flight on it when it died: at most one call of each caller.
+    assert!(failed <= 4, "{failed} calls failed");
+    proxy.stop().await;
+}

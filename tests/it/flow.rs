@@ -1,1 +1,71 @@
+//! Flow control from end to end: a slow reader holds its own sender up, and nothing else.
 
+use std::{sync::atomic::Ordering::SeqCst, time::Duration};
+
+use bytes::Bytes;
+use tokio::time::{sleep, timeout};
+
+use crate::fixture::{
+    caller::Caller,
+    echo::{Echo, send},
+    proxy::Proxy,
+};
+
+/// What one stream may have under way: the windows of both sides, what waits in the proxy, and
+/// what the two kernels hold for two sockets.
+const BOUND: usize = 8 << 20;
+
+/// Waits until a count stands still.
+async fn settled(count: impl Fn() -> usize) -> usize {
+    loop {
+        let before = count();
+        sleep(Duration::from_millis(200)).await;
+        if count() == before {
+            return before;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_reads_nothing_holds_the_backend_up() {
+    let echo = Echo::start().await;
+    let proxy = Proxy::in_front_of(&[echo.address()]).await;
+    let mut caller = Caller::connect(proxy.address("otlp")).await;
+    let call = caller.open("/test.Echo/Flood").await.unwrap();
+    let mut response = call.response.await.unwrap();
+    let sent = settled(|| echo.seen().bytes.load(SeqCst)).await;
+    assert!(sent < BOUND, "the backend sent {sent} bytes to a client that reads none");
+
+    // Another stream of the same connections is not held up.
+    let other = caller.unary("/test.Echo/Unary", &[0, 0, 0, 0, 0]);
+    assert_eq!(timeout(Duration::from_secs(2), other).await.unwrap().unwrap().code(), 0);
+
+    // And what is read is made good for.
+    let mut read = 0;
+    while read < 4 * BOUND {
+        let chunk = response.body_mut().data().await.unwrap().unwrap();
+        response.body_mut().flow_control().release_capacity(chunk.len()).unwrap();
+        read += chunk.len();
+    }
+    drop((response, call.request));
+    proxy.stop().await;
+}
+
+#[tokio::test]
+async fn a_backend_that_reads_nothing_holds_the_client_up() {
+    let echo = Echo::start().await;
+    let proxy = Proxy::in_front_of(&[echo.address()]).await;
+    let mut caller = Caller::connect(proxy.address("otlp")).await;
+    let mut call = caller.open("/test.Echo/Sink").await.unwrap();
+    let mut sent = 0;
+    let chunk = Bytes::from([&[0, 0, 0, 64, 0][..], &[7; 16 << 10]].concat());
+    while timeout(Duration::from_millis(300), send(&mut call.request, chunk.clone())).await.is_ok()
+    {
+        sent += chunk.len();
+        assert!(sent < BOUND, "the client sent {sent} bytes to a backend that credits none");
+    }
+    let other = caller.unary("/test.Echo/Unary", &[0, 0, 0, 0, 0]);
+    assert_eq!(timeout(Duration::from_secs(2), other).await.unwrap().unwrap().code(), 0);
+    drop(call);
+    proxy.stop().await;
+}

@@ -1,1 +1,75 @@
+//! GOAWAY from a backend: it may end its connections whenever it likes, and no call is lost.
 
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst},
+};
+
+use tokio::{task::JoinSet, time::sleep};
+
+use crate::fixture::{caller::Caller, echo::Echo, eventually, proxy::Proxy};
+
+#[tokio::test]
+async fn goaway_under_load_loses_no_call() {
+    let echo = Echo::start().await;
+    let proxy = Proxy::in_front_of(&[echo.address()]).await;
+    let stop = Arc::new(AtomicBool::new(false));
+    let done = Arc::new(AtomicUsize::new(0));
+    let mut callers = JoinSet::new();
+    for number in 0..8 {
+        let address = proxy.address("otlp");
+        let (stop, done) = (Arc::clone(&stop), Arc::clone(&done));
+        callers.spawn(async move {
+            let mut caller = Caller::connect(address).await;
+            let path = if number % 2 == 0 { "/test.Echo/Unary" } else { "/test.Echo/Slow" };
+            let mut failures = Vec::new();
+            while !stop.load(SeqCst) {
+                let reply = caller.unary(path, &[0, 0, 0, 0, 1, 7]).await.unwrap();
+                let status = reply.status().unwrap();
+                if status.code as u8 != 0 {
+                    failures.push(status.to_string());
+                }
+                done.fetch_add(1, SeqCst);
+            }
+            failures
+        });
+    }
+    for round in 1..=20 {
+        let target = done.load(SeqCst) + 50;
+        eventually("calls go on", async || done.load(SeqCst) >= target).await;
+        echo.go_away();
+        eventually("the connections are renewed", async || {
+            echo.seen().connections.load(SeqCst) > round
+        })
+        .await;
+    }
+    stop.store(true, SeqCst);
+    let mut failures = Vec::new();
+    while let Some(caller) = callers.join_next().await {
+        failures.extend(caller.unwrap());
+    }
+    assert_eq!(failures, Vec::<String>::new(), "of {} calls", done.load(SeqCst));
+    proxy.stop().await;
+}
+
+#[tokio::test]
+async fn a_long_call_ends_on_the_connection_that_was_told_to_go() {
+    let echo = Echo::start().await;
+    let proxy = Proxy::in_front_of(&[echo.address()]).await;
+    let mut caller = Caller::connect(proxy.address("otlp")).await;
+    let mut call = caller.open("/test.Echo/Stream").await.unwrap();
+    eventually("the call has arrived", async || echo.seen().open.load(SeqCst) == 1).await;
+    echo.go_away();
+    let connections = echo.seen().connections.load(SeqCst);
+    eventually("a new connection carries new calls", async || {
+        let mut other = Caller::connect(proxy.address("otlp")).await;
+        assert_eq!(other.unary("/test.Echo/Unary", &[0; 5]).await.unwrap().code(), 0);
+        sleep(std::time::Duration::from_millis(1)).await;
+        echo.seen().connections.load(SeqCst) > connections
+    })
+    .await;
+    call.request.send_data(vec![0, 0, 0, 0, 1, 7].into(), true).unwrap();
+    let reply = crate::fixture::caller::read(call.response.await.unwrap()).await.unwrap();
+    assert_eq!((reply.body.len(), reply.code()), (6, 0));
+    proxy.stop().await;
+}
