@@ -1,4 +1,44 @@
-//! Upbeat.
+//! Upbeat: a Layer-7, gRPC-aware reverse proxy in front of Grafana Tempo distributors. It forwards
+//! 4317 and 9095 unchanged, and answers `grpc.health.v1.Health` and plain-HTTP health checks
+//! itself, from its own probes of the backends.
+//!
+//! # The floors
+//!
+//! A module imports lower floors only, nothing beside or above it; `tests/floors.rs` keeps it so.
+//!
+//! ```text
+//! 8  main  cli                     arguments → tracing → configuration → exit code
+//! 7  app  demo                     the only wiring: bind, start workers and tasks, drain
+//! 6  worker  admin                 edges: a worker's sockets; admin's HTTP
+//! 5  relay                         a worker's streams: paired with an endpoint's, or answered here
+//! 4  route  answer  |  probe       request plane | control plane: they never import each other
+//! 3  health                        Board: endpoint states folded into one published answer
+//! 2  upstream                      Upstream, Endpoint, Balancer
+//! 1  grpc  net  metrics  shutdown
+//! 0  config                        plain data
+//! ```
+//!
+//! The planes meet in floors 2 and 3 only: the control plane writes (a probe → its endpoint's
+//! health), [`health`] folds, the request plane reads. Each state has one writer and is published
+//! by `tokio::sync::watch`; what a call counts is atomic.
+//!
+//! # Life of a request
+//!
+//! The acceptor takes a permit, then a socket ([`net::accept`]), and hands it to the worker with
+//! the fewest connections ([`worker`]: one thread each, with its own connections to the
+//! endpoints). The first bytes tell HTTP/2 from HTTP/1.1 ([`net::sniff`]). Of an HTTP/2 connection
+//! each stream becomes a task ([`relay`]); [`route`] says from its head what it is: a health
+//! check, which [`answer`] answers from the board, a call, or neither. For a call
+//! [`upstream::Upstream::pick`] names an endpoint, [`upstream::Endpoint::start`] registers it in
+//! flight, the worker's pool gives it a place on a connection, and both directions are moved until
+//! the response has ended. Only then the call stops being in flight.
+//!
+//! # Life of a health check
+//!
+//! [`probe`] asks each endpoint at each interval and publishes what its thresholds make of the
+//! replies; [`health::Board`] folds that into a [`health::Snapshot`]; every dialect on every
+//! listener, and the admin server, answer from the last snapshot, so they always agree.
+
 pub mod admin;
 pub mod answer;
 pub mod app;

@@ -1,1 +1,200 @@
+//! The limits that no proxy goes without.
 
+use std::{sync::atomic::Ordering::SeqCst, time::Duration};
+
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    time::{Instant, timeout},
+};
+
+use crate::fixture::{
+    caller::{Caller, get},
+    echo::Echo,
+    eventually,
+    proxy::{Proxy, yaml},
+    wire::{End, Frame, GOAWAY, Message, RST_STREAM, SETTINGS, Wire},
+};
+
+async fn proxy(echo: &Echo, limits: &str) -> Proxy {
+    let config = yaml(&[echo.address()], "{ tcp: {} }", &format!("limits: {limits}"));
+    let proxy = Proxy::start(&config).await;
+    proxy.wait_serving().await;
+    proxy
+}
+
+const HEAD: [(&str, &str); 6] = [
+    (":method", "POST"),
+    (":scheme", "http"),
+    (":authority", "upbeat"),
+    (":path", "/test.Echo/Hang"),
+    ("content-type", "application/grpc"),
+    ("te", "trailers"),
+];
+
+/// How long the proxy keeps a connection on which `bytes` were sent.
+async fn kept(proxy: &Proxy, bytes: &[u8]) -> Duration {
+    let mut stream = TcpStream::connect(proxy.address("otlp")).await.unwrap();
+    let started = Instant::now();
+    stream.write_all(bytes).await.unwrap();
+    let mut rest = Vec::new();
+    // A reset ends it as well as a close.
+    let end = timeout(Duration::from_secs(5), stream.read_to_end(&mut rest)).await;
+    assert!(end.is_ok(), "still open after 5 s");
+    started.elapsed()
+}
+
+#[tokio::test]
+async fn silent_and_half_spoken_connections_are_closed_in_time() {
+    let echo = Echo::start().await;
+    let proxy = proxy(&echo, "{ handshake_timeout: 200ms }").await;
+    for bytes in ["", "P", "PRI * HTTP/2.0\r\n\r\nSM", "GET / HTT", "GET / HTTP/1.1\r\nhost: a\r\n"]
+    {
+        let kept = kept(&proxy, bytes.as_bytes()).await;
+        let expected = Duration::from_millis(150)..Duration::from_millis(1500);
+        assert!(expected.contains(&kept), "{bytes:?}: {kept:?}");
+    }
+    assert_eq!(proxy.check().await, 1);
+    proxy.stop().await;
+}
+
+#[tokio::test]
+async fn an_idle_connection_is_told_to_go_and_closed_but_not_a_busy_one() {
+    let echo = Echo::start().await;
+    let proxy = proxy(&echo, "{ idle_timeout: 200ms, handshake_timeout: 300ms }").await;
+    let mut busy = Caller::connect(proxy.address("otlp")).await;
+    let call = busy.open("/test.Echo/Hang").await.unwrap();
+    eventually("the call has arrived", async || echo.seen().open.load(SeqCst) == 1).await;
+
+    let mut idle = Wire::connect(proxy.address("otlp")).await;
+    let started = Instant::now();
+    let mut kinds = Vec::new();
+    while let Some(frame) = idle.next().await {
+        kinds.push(frame.kind);
+    }
+    let kept = started.elapsed();
+    assert!(kinds.contains(&GOAWAY), "{kinds:?}");
+    assert!(kept >= Duration::from_millis(150) && kept < Duration::from_secs(2), "{kept:?}");
+
+    assert_eq!(busy.unary("/test.Echo/Unary", &[0; 5]).await.unwrap().code(), 0);
+    assert_eq!(echo.seen().open.load(SeqCst), 1, "the open call outlived the idle timeout");
+    drop(call);
+    proxy.stop().await;
+}
+
+#[tokio::test]
+async fn an_old_connection_is_told_to_go_and_its_calls_end() {
+    let echo = Echo::start().await;
+    let proxy = proxy(&echo, "{ max_connection_age: 300ms }").await;
+    let mut caller = Caller::connect(proxy.address("otlp")).await;
+    let mut calls = 0;
+    let refused = loop {
+        match caller.unary("/test.Echo/Slow", &[0; 5]).await {
+            Ok(reply) => assert_eq!(reply.code(), 0),
+            Err(error) => break error,
+        }
+        calls += 1;
+    };
+    assert!(refused.is_go_away() && refused.reason() == Some(h2::Reason::NO_ERROR), "{refused}");
+    assert!(calls >= 3, "{calls} calls in 300 ms, one every 50 ms");
+    proxy.stop().await;
+}
+
+#[tokio::test]
+async fn streams_over_the_limit_are_refused_and_the_connection_lives() {
+    let echo = Echo::start().await;
+    let proxy = proxy(&echo, "{ max_concurrent_streams: 4 }").await;
+    let mut wire = Wire::connect(proxy.address("otlp")).await;
+    let mut streams = Vec::new();
+    for _ in 0..6 {
+        let stream = wire.open();
+        wire.head(stream, &HEAD, false).await;
+        streams.push(stream);
+    }
+    for stream in &streams[4..] {
+        assert_eq!(wire.message(*stream).await.ended_by, End::Reset(7), "REFUSED_STREAM");
+    }
+    eventually("the others have arrived", async || echo.seen().open.load(SeqCst) == 4).await;
+    wire.reset(streams[0], 8).await;
+    eventually("one was freed", async || echo.seen().open.load(SeqCst) == 3).await;
+    let stream = wire.open();
+    let request =
+        Message::new(&[&HEAD[..3], &[(":path", "/test.Echo/Unary")], &HEAD[4..]].concat());
+    wire.play(stream, &request.body([0; 5]), 16_384).await;
+    assert_eq!(wire.message(stream).await.value("grpc-status"), Some(&b"0"[..]));
+    drop(wire);
+    proxy.stop().await;
+}
+
+#[tokio::test]
+async fn a_header_list_over_the_limit_reaches_no_backend() {
+    let echo = Echo::start().await;
+    let proxy = proxy(&echo, "{ max_header_list_size: 4KiB }").await;
+    let mut wire = Wire::connect(proxy.address("otlp")).await;
+    let long = "v".repeat(5000);
+    let stream = wire.open();
+    wire.head(stream, &[&HEAD[..], &[("x-long", long.as_str())]].concat(), true).await;
+    let refusal = wire.message(stream).await;
+    assert!(
+        refusal.value(":status") == Some(b"431") || matches!(refusal.ended_by, End::Reset(_)),
+        "{refusal:?}"
+    );
+    assert_eq!(echo.seen().streams.load(SeqCst), 0);
+    // The limit was announced (SETTINGS_MAX_HEADER_LIST_SIZE is 6).
+    let mut fresh = TcpStream::connect(proxy.address("otlp")).await.unwrap();
+    fresh.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await.unwrap();
+    fresh.write_all(&[0, 0, 0, SETTINGS, 0, 0, 0, 0, 0]).await.unwrap();
+    let mut seen = [0; 128];
+    let read = fresh.read(&mut seen).await.unwrap();
+    let announced = [0, 6, 0, 0, 0x10, 0];
+    assert!(seen[..read].windows(6).any(|setting| setting == announced), "{:?}", &seen[..read]);
+    drop((wire, fresh));
+    proxy.stop().await;
+}
+
+#[tokio::test]
+async fn connections_over_the_limit_wait_and_the_open_ones_are_untouched() {
+    let echo = Echo::start().await;
+    let proxy = proxy(&echo, "{ max_connections: 2 }").await;
+    let address = proxy.address("otlp");
+    let gauge = r#"upbeat_connections{listener="otlp"}"#;
+    eventually("only these tests' connections", async || proxy.metric(gauge).await == 0.0).await;
+    let mut first = Caller::connect(address).await;
+    let mut second = Caller::connect(address).await;
+    assert_eq!(first.unary("/test.Echo/Unary", &[0; 5]).await.unwrap().code(), 0);
+    assert_eq!(second.unary("/test.Echo/Unary", &[0; 5]).await.unwrap().code(), 0);
+
+    let mut third = Caller::connect(address).await;
+    let waiting = timeout(Duration::from_millis(300), third.unary("/test.Echo/Unary", &[0; 5]));
+    assert!(waiting.await.is_err(), "the third is accepted");
+    assert_eq!(first.unary("/test.Echo/Unary", &[0; 5]).await.unwrap().code(), 0);
+    drop(second);
+    let served = timeout(Duration::from_secs(5), third.unary("/test.Echo/Unary", &[0; 5])).await;
+    assert_eq!(served.expect("a place was freed").unwrap().code(), 0);
+    drop((first, third));
+    proxy.stop().await;
+}
+
+#[tokio::test]
+async fn requests_that_are_no_grpc_calls_break_nothing() {
+    let echo = Echo::start().await;
+    let proxy = proxy(&echo, "{}").await;
+    let mut wire = Wire::connect(proxy.address("otlp")).await;
+    let connect: &[_] = &[(":method", "CONNECT"), (":authority", "upbeat")];
+    let no_path: &[_] = &[(":method", "POST"), (":scheme", "http"), (":authority", "upbeat")];
+    let star: &[_] = &[(":method", "OPTIONS"), (":scheme", "http"), (":path", "*")];
+    for head in [connect, no_path, star] {
+        let stream = wire.open();
+        wire.head(stream, head, true).await;
+        let refusal = wire.message(stream).await;
+        let refused = matches!(refusal.ended_by, End::Reset(_))
+            || refusal.value(":status").is_some_and(|status| status.starts_with(b"4"));
+        assert!(refused, "{head:?}: {refusal:?}");
+    }
+    // A frame on a stream that was never opened is the connection's error, and only this one's.
+    wire.send(Frame::new(RST_STREAM, 0, 99, [0, 0, 0, 8])).await;
+    let (status, _) = get(proxy.address("otlp"), "/").await;
+    assert_eq!(status.as_u16(), 200);
+    assert_eq!(echo.seen().streams.load(SeqCst), 0);
+    proxy.stop().await;
+}

@@ -107,12 +107,14 @@ async fn a_health_check_where_there_is_no_health_service_names_the_key_to_set() 
 }
 
 #[tokio::test]
-async fn a_backend_that_wants_a_tenant_is_reported_as_such() {
-    let endpoint = Endpoint::start().await;
-    endpoint.state.lock().unwrap().fails_with = Some((tonic::Code::Unknown, "no org id".into()));
-    // The receiver stands in for Tempo's 9095: the words are the same, the method is not.
-    let said = reason(endpoint.otlp(), "{ otlp: {} }").await;
-    assert_eq!(said, "otlp: 2 (UNKNOWN) \"no org id\"");
+async fn a_backend_that_wants_a_tenant_names_the_key_to_set() {
+    let tempo = Echo::start().await;
+    assert_eq!(
+        reason(tempo.address(), "{ grpc: {} }").await,
+        "grpc: 2 (UNKNOWN) \"no org id\": the backend wants a tenant; \
+         set upstreams.otlp.probe.checks[0].grpc.metadata.x-scope-orgid"
+    );
+    passes(tempo.address(), "{ grpc: { metadata: { x-scope-orgid: health } } }").await;
 }
 
 #[tokio::test]

@@ -272,7 +272,7 @@ class Load:
             for count in itertools.count():
                 if self._stop.is_set():
                     return
-                call = f"{number}-{count}"
+                call = f"{id(self)}-{number}-{count}"
                 began = time.monotonic()
                 try:
                     export(on, call=call)
