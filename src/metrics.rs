@@ -204,7 +204,7 @@ impl Metrics {
     }
 
     /// The labels of a gRPC method. A new one is taken up only when `known` says that a backend
-    /// has it, and no more than [`METHODS`] in all, so that clients cannot make labels up.
+    /// has it, and no more than 256 in all, so that clients cannot make labels up.
     pub fn method(&self, service: &str, method: &str, known: bool) -> (Text, Text) {
         let key = (Box::from(service), Box::from(method));
         let mut methods = self.methods.lock().expect("no holder of this lock panics");

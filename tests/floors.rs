@@ -1,5 +1,7 @@
 //! The architecture: each module imports lower floors only, as the page in `src/lib.rs` has it.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::{
     collections::BTreeMap,
     fs,

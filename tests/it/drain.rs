@@ -105,7 +105,8 @@ async fn a_call_in_flight_may_end_within_the_timeout() {
     eventually("the call has arrived", async || echo.seen().open.load(SeqCst) == 1).await;
     let address = proxy.address("otlp");
     let shutdown = proxy.shutdown.clone();
-    let ending = tokio::spawn(proxy.ending());
+    let mut ending = JoinSet::new();
+    ending.spawn(proxy.ending());
     shutdown.stop.cancelled().await;
     eventually("nothing is accepted any more", async || {
         tokio::net::TcpStream::connect(address).await.is_err()
@@ -114,7 +115,7 @@ async fn a_call_in_flight_may_end_within_the_timeout() {
     call.request.send_data(vec![0, 0, 0, 0, 1, 7].into(), true).unwrap();
     let reply = read(call.response.await.unwrap()).await.unwrap();
     assert_eq!((reply.body.len(), reply.code()), (6, 0));
-    assert_eq!(ending.await.unwrap(), Ending::Clean);
+    assert_eq!(ending.join_next().await.unwrap().unwrap(), Ending::Clean);
 }
 
 #[tokio::test]
@@ -138,9 +139,11 @@ async fn a_second_signal_cuts_at_once() {
     let _call = caller.open("/test.Echo/Hang").await.unwrap();
     eventually("the call has arrived", async || echo.seen().open.load(SeqCst) == 1).await;
     let shutdown = proxy.shutdown.clone();
-    let ending = tokio::spawn(proxy.ending());
+    let mut ending = JoinSet::new();
+    ending.spawn(proxy.ending());
     shutdown.drain.cancelled().await;
     shutdown.stop.cancel();
     shutdown.abort.cancel();
-    assert_eq!(timeout(Duration::from_secs(2), ending).await.unwrap().unwrap(), Ending::Cut(1));
+    let ended = timeout(Duration::from_secs(2), ending.join_next()).await.unwrap();
+    assert_eq!(ended.unwrap().unwrap(), Ending::Cut(1));
 }

@@ -53,11 +53,12 @@ async fn every_span_arrives_plain_and_gzipped() {
             exporter.clone().export(spans(100)).await.unwrap();
         }
     }
-    let state = endpoint.state.lock().unwrap();
-    assert_eq!(state.spans, 2000);
-    assert!(state.exports >= before + 20);
-    assert_eq!(state.encodings, ["gzip"; 10]);
-    drop(state);
+    {
+        let state = endpoint.state.lock().unwrap();
+        assert_eq!(state.spans, 2000);
+        assert!(state.exports >= before + 20);
+        assert_eq!(state.encodings, ["gzip"; 10]);
+    }
     proxy.stop().await;
 }
 

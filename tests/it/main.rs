@@ -1,5 +1,7 @@
 //! Tests of the proxy as its users meet it: over real sockets, with real gRPC peers.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 mod cancel;
 mod drain;
 mod failover;
