@@ -332,7 +332,8 @@ const LAST_PAUSE: Duration = Duration::from_secs(1);
 /// as empty DATA, over a connection's whole life.
 const MAX_AGE: Duration = Duration::from_secs(30 * 60);
 /// What one stream may send ahead of its client, in bytes.
-const STREAM_WINDOW: u32 = 1 << 20;
-/// Eight streams' worth. h2 also takes half of it as its allowance for small frames that were not
-/// read yet, about 250 bytes each, so it must be large for many calls in flight.
-const CONNECTION_WINDOW: u32 = 8 << 20;
+const STREAM_WINDOW: u32 = 256 << 10;
+/// Room for [`BUSY`] streams that nobody reads, since a connection's window that slow clients have
+/// filled would hold up everybody's calls on it. h2 also takes half of it as its allowance for
+/// small frames that were not read yet, about 250 bytes each.
+const CONNECTION_WINDOW: u32 = 32 << 20;

@@ -36,15 +36,15 @@ impl From<h2::Error> for Fault {
 pub(super) struct Server<S>(h2::server::Connection<S, Bytes>);
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Server<S> {
-    /// Exchanges prefaces. Of a client's windows, the connection's is eight times a stream's, so
-    /// that streams that wait cannot block each other out.
+    /// Exchanges prefaces. A client's connection has room for 32 streams that their endpoints do
+    /// not read, before they hold up its other ones.
     pub(super) async fn handshake(stream: S, limits: &Limits) -> Result<Self, Fault> {
         let header_list = u32::try_from(limits.max_header_list_size.as_u64()).unwrap_or(u32::MAX);
         let connection = h2::server::Builder::new()
             .max_concurrent_streams(limits.max_concurrent_streams)
             .max_header_list_size(header_list)
             .initial_window_size(STREAM_WINDOW)
-            .initial_connection_window_size(8 * STREAM_WINDOW)
+            .initial_connection_window_size(32 * STREAM_WINDOW)
             .max_send_buffer_size(SEND_BUFFER)
             .max_local_error_reset_streams(Some(128))
             .handshake(stream)
@@ -202,6 +202,6 @@ impl Receiver {
 pub(super) const CANCEL: u32 = 8;
 
 /// What one stream may send ahead of its receiver, in bytes. Also what it may queue here.
-const STREAM_WINDOW: u32 = 512 << 10;
+const STREAM_WINDOW: u32 = 256 << 10;
 /// What waits here for one client's socket, in bytes a stream.
 const SEND_BUFFER: usize = 256 << 10;

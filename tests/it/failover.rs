@@ -22,7 +22,7 @@ async fn calls_in_flight_on_a_dying_endpoint_get_14_and_new_ones_go_to_the_other
     let (dying, living) = (Echo::start().await, Echo::start().await);
     // Probes too slow to help: what saves the new calls is the refused connection alone.
     let config = yaml(&[dying.address(), living.address()], "{ tcp: {} }", "")
-        .replace("interval: 50ms, timeout: 40ms", "interval: 60s, timeout: 1s");
+        .replace("interval: 100ms, timeout: 90ms", "interval: 60s, timeout: 1s");
     let proxy = Proxy::start(&config).await;
     proxy.wait_serving().await;
     eventually("both are healthy", async || proxy.status().await.upstreams[0].healthy == 2).await;
@@ -85,9 +85,10 @@ async fn the_board_says_so_within_the_thresholds_and_the_endpoint_comes_back() {
     drop(dying);
     let died = Instant::now();
     proxy.wait_not_serving().await;
-    // Three failed probes, 50 ms apart and a tenth more, and one that was under way.
+    // Three failed probes, 100 ms apart and a tenth more, after the one that was under way; the
+    // rest is for a busy machine.
     let took = died.elapsed();
-    assert!(took < Duration::from_millis(600), "NOT_SERVING after {took:?}");
+    assert!(took < Duration::from_millis(1000), "NOT_SERVING after {took:?}");
     let status = proxy.status().await;
     let reason = &status.services[0].reason;
     let expected = format!(

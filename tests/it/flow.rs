@@ -8,7 +8,7 @@ use tokio::time::{sleep, timeout};
 use crate::fixture::{
     caller::Caller,
     echo::{Echo, send},
-    proxy::Proxy,
+    proxy::{Proxy, yaml},
 };
 
 /// What one stream may have under way: the windows of both sides, what waits in the proxy, and
@@ -48,6 +48,30 @@ async fn a_client_that_reads_nothing_holds_the_backend_up() {
         read += chunk.len();
     }
     drop((response, call.request));
+    proxy.stop().await;
+}
+
+#[tokio::test]
+async fn clients_that_read_nothing_hold_up_nobody_else() {
+    let echo = Echo::start().await;
+    let config = yaml(&[echo.address()], "{ tcp: {} }", "").replace("workers: 2", "workers: 1");
+    let proxy = Proxy::start(&config).await;
+    proxy.wait_serving().await;
+    let mut slow = Caller::connect(proxy.address("otlp")).await;
+    let mut unread = Vec::new();
+    for _ in 0..60 {
+        let call = slow.open("/test.Echo/Flood").await.unwrap();
+        unread.push((call.request, call.response.await.unwrap()));
+    }
+    settled(|| echo.seen().bytes.load(SeqCst)).await;
+    assert_eq!(echo.seen().connections.load(SeqCst), 1, "all on one connection");
+
+    let mut other = Caller::connect(proxy.address("otlp")).await;
+    for _ in 0..20 {
+        let call = other.unary("/test.Echo/Unary", &[0, 0, 0, 0, 0]);
+        assert_eq!(timeout(Duration::from_secs(2), call).await.unwrap().unwrap().code(), 0);
+    }
+    drop((unread, slow));
     proxy.stop().await;
 }
 

@@ -36,10 +36,10 @@ listeners:
 upstreams:
   otlp:
     endpoints: ["{}"]
-    probe: {{ interval: 50ms, timeout: 40ms, checks: [{{ tcp: {{}} }}] }}
+    probe: {{ interval: 100ms, timeout: 90ms, checks: [{{ tcp: {{}} }}] }}
   dead:
     endpoints: ["{}"]
-    probe: {{ interval: 50ms, timeout: 40ms, checks: [{{ tcp: {{}} }}] }}
+    probe: {{ interval: 100ms, timeout: 90ms, checks: [{{ tcp: {{}} }}] }}
 health:
   services:
     "": {{ all: [otlp] }}
@@ -243,7 +243,7 @@ async fn nothing_serves_before_the_first_probe_has_ended() {
     // Accepts and never answers, so the probe is still on its way.
     let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let config = yaml(&[silent.local_addr().unwrap()], "{ otlp: {} }", "")
-        .replace("interval: 50ms, timeout: 40ms", "interval: 60s, timeout: 59s");
+        .replace("interval: 100ms, timeout: 90ms", "interval: 60s, timeout: 59s");
     let proxy = Proxy::start(&config).await;
     assert_eq!(proxy.check().await, 2);
     let service = &proxy.status().await.services[0];

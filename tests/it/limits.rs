@@ -1,10 +1,11 @@
 //! The limits that no proxy goes without.
 
-use std::{sync::atomic::Ordering::SeqCst, time::Duration};
+use std::{process::Stdio, sync::atomic::Ordering::SeqCst, time::Duration};
 
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
+    process::{Child, Command},
     time::{Instant, timeout},
 };
 
@@ -198,3 +199,56 @@ async fn requests_that_are_no_grpc_calls_break_nothing() {
     assert_eq!(echo.seen().streams.load(SeqCst), 0);
     proxy.stop().await;
 }
+
+/// A process of its own, since it is short of descriptors.
+#[tokio::test]
+async fn running_out_of_descriptors_ends_no_listener_and_burns_no_cpu() {
+    let echo = Echo::start().await;
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let config = yaml(&[echo.address()], "{ tcp: {} }", "")
+        .replacen("127.0.0.1:0", &free.to_string(), 1)
+        .replace("interval: 100ms, timeout: 90ms", "interval: 10s, timeout: 1s");
+    let path = std::env::temp_dir().join(format!("upbeat-{}.yaml", free.port()));
+    std::fs::write(&path, config).unwrap();
+    let mut process = Command::new("sh")
+        .args(["-c", "ulimit -n 64; exec \"$0\" run --config \"$1\""])
+        .args([env!("CARGO_BIN_EXE_upbeat").as_ref(), path.as_os_str()])
+        .stderr(Stdio::null())
+        .kill_on_drop(true)
+        .spawn()
+        .unwrap();
+    let serving = async || {
+        let Ok(Ok(mut stream)) = timeout(SHORT, TcpStream::connect(free)).await else {
+            return false;
+        };
+        let ask = b"GET / HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n";
+        let mut reply = Vec::new();
+        stream.write_all(ask).await.is_ok()
+            && timeout(SHORT, stream.read_to_end(&mut reply)).await.is_ok_and(|read| read.is_ok())
+            && reply.starts_with(b"HTTP/1.1 200")
+    };
+    eventually("it serves", serving).await;
+
+    let mut flood = Vec::new();
+    for _ in 0..200 {
+        // Accepted by the kernel; the process has no descriptor for most of them.
+        flood.push(timeout(SHORT, TcpStream::connect(free)).await);
+    }
+    let ticks = |process: &Child| {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", process.id().unwrap()));
+        let stat = stat.unwrap();
+        let fields: Vec<_> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
+        fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
+    };
+    let before = ticks(&process);
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let spent = ticks(&process) - before;
+    assert!(spent <= 20, "{spent} hundredths of a core's second");
+    drop(flood);
+    eventually("it serves again", serving).await;
+    process.start_kill().unwrap();
+    process.wait().await.unwrap();
+    std::fs::remove_file(path).unwrap();
+}
+
+const SHORT: Duration = Duration::from_millis(500);

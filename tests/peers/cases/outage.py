@@ -131,7 +131,7 @@ def ghz(world: World) -> str:
     restarts = 0
     while load.is_running():
         leaving.health = NOT_SERVING
-        eventually("it is unhealthy", lambda: "NOT_SERVING" in proxy.reason("otlp", 1))
+        eventually("it has no calls", lambda: idle_and_unhealthy(proxy, 1))
         leaving.stop(grace=5)
         leaving.health = SERVING
         leaving.start()
@@ -161,6 +161,12 @@ def untaken(world: World) -> None:
             eventually("the other half passed", lambda: sum(code.done() for code in codes) >= 2)
             deaf.close()
             equal([code.result() for code in codes], ["OK"] * 4)
+
+
+def idle_and_unhealthy(proxy: Proxy, number: int) -> bool:
+    upstreams = proxy.status()["upstreams"]
+    endpoints = next(it["endpoints"] for it in upstreams if it["upstream"] == "otlp")
+    return (endpoints[number]["health"], endpoints[number]["in_flight"]) == ("unhealthy", 0)
 
 
 def await_both(proxy: Proxy) -> None:
