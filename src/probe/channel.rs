@@ -144,8 +144,11 @@ fn explain(error: h2::Error) -> Failure {
         return Failure::Connect(format!("connection lost: {}", io.kind()));
     }
     match error.reason() {
-        Some(reason) if error.is_go_away() => Failure::Rpc(format!("GOAWAY {reason:?}")),
-        Some(reason) if error.is_reset() => Failure::Rpc(format!("stream reset: {reason:?}")),
+        Some(reason) if error.is_remote() && error.is_go_away() => {
+            Failure::Rpc(format!("GOAWAY {reason:?}"))
+        }
+        Some(reason) if error.is_remote() => Failure::Rpc(format!("stream reset: {reason:?}")),
+        // The peer broke the protocol, or never spoke it.
         _ => Failure::Rpc(format!("no HTTP/2: {error}")),
     }
 }
