@@ -30,10 +30,10 @@ class Case(NamedTuple):
 CASES: list[Case] = []
 
 
-def case(sentence: str):
+def case(sentence: str) -> Callable:
     """Adds a function to the cases. What it returns is printed beside its sentence."""
 
-    def add(function):
+    def add(function: Callable[["World"], str | None]) -> Callable:
         CASES.append(Case(sentence, function))
         return function
 
@@ -158,8 +158,14 @@ class Proxy(Process):
         found = next(it for it in upstreams if it["upstream"] == upstream)
         return found["endpoints"][endpoint]["reason"]
 
-    def stop(self) -> None:
-        """Ends it by SIGTERM, and holds it to its exit code."""
+    def __enter__(self) -> "Proxy":
+        return self
+
+    def __exit__(self, failure: type[BaseException] | None, *_others: object) -> None:
+        """Ends it by SIGTERM, and holds it to its exit code; where the case has failed already,
+        by the short way."""
+        if failure:
+            return self.kill()
         if self.is_running():
             self.signal(signal.SIGTERM)
         code = self.wait()
@@ -175,7 +181,8 @@ class World:
     stack: ExitStack
 
     def __post_init__(self) -> None:
-        self.directory = Path(self.stack.enter_context(tempfile.TemporaryDirectory(prefix="peers-")))
+        directory = tempfile.TemporaryDirectory(prefix="peers-")
+        self.directory = Path(self.stack.enter_context(directory))
         self.started: list[Process] = []
         # What is printed after a failure, when the files are gone.
         self.kept = ""
@@ -218,8 +225,7 @@ class World:
             raise
         self.started.append(proxy)
         self.stack.callback(proxy.kill)
-        self.stack.callback(proxy.stop)
-        return proxy
+        return self.stack.enter_context(proxy)
 
     def _log(self) -> Path:
         return self.directory / f"{len(self.started)}.log"
@@ -235,7 +241,7 @@ def configuration(
 ) -> dict[str, Any]:
     """Three listeners in front of two upstreams, probed so often that cases need not wait long.
     Without endpoints of its own, `tempo` has those of `otlp`."""
-    often = {"interval": "200ms", "timeout": "150ms", "unhealthy_threshold": 2}
+    often = {"interval": "300ms", "timeout": "250ms"}
     return {
         "listeners": [
             {"name": "otlp", "address": "127.0.0.1:0", "upstream": "otlp"},

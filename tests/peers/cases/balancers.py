@@ -1,4 +1,4 @@
-"""Load balancers in front of the proxy: they take it out and back by its health, and carry calls."""
+"""Load balancers in front of the proxy: they follow its health, and carry calls."""
 
 import csv
 import json
@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 import envoy
+import grpc
 
 from backends import Backend, channel, export, unused_port
 from suite import CHECK, TRACES, Process, Proxy, World, case, configuration, equal, eventually
@@ -37,7 +38,7 @@ def takes_out_and_back(world: World, start: Callable[[World, Proxy], States]) ->
 
 
 def sees(states: States, wanted: str) -> None:
-    eventually(f"everything is {wanted}: {states()}", lambda: states() == {wanted})
+    eventually(f"all that is checked is {wanted}", lambda: states() == {wanted})
 
 
 def haproxy(world: World, proxy: Proxy, check: str) -> States:
@@ -65,7 +66,8 @@ backend upbeat
             stats.connect(str(control))
             stats.sendall(b"show stat\n")
             rows = csv.DictReader(stats.makefile().read().splitlines())
-        seen = [(row["status"], row["check_status"]) for row in rows if row["svname"] in proxy.addresses]
+        rows = [row for row in rows if row["svname"] in proxy.addresses]
+        seen = [(row["status"], row["check_status"]) for row in rows]
         equal(len(seen), len(proxy.addresses), "checked servers")
         return {words.get(it, str(it)) for it in seen}
 
@@ -168,7 +170,7 @@ def envoy_grpc(world: World) -> None:
     takes_out_and_back(world, lambda world, proxy: envoy_states(world, proxy, checks))
 
 
-@case("Envoy, checking by http_health_check over HTTP/1.1 and HTTP/2, takes the proxy out and back")
+@case("Envoy, checking by http_health_check over HTTP/1.1 and 2, takes the proxy out and back")
 def envoy_http(world: World) -> None:
     checks = {
         version: {"http_health_check": {"path": path, "codec_client_type": version}}
@@ -177,12 +179,12 @@ def envoy_http(world: World) -> None:
     takes_out_and_back(world, lambda world, proxy: envoy_states(world, proxy, checks))
 
 
-@case("exports pass through HAProxy, Envoy and nginx in front of the proxy, and so does its refusal")
+@case("exports pass through HAProxy, Envoy and nginx in front of the proxy, and so do refusals")
 def in_front(world: World) -> None:
     backend = Backend(world)
     proxy = world.proxy(configuration([backend.address])).wait_until("SERVING")
-    fronts = {start.__name__: start(world, proxy) for start in (haproxy_front, envoy_front, nginx_front)}
-    clients = {name: channel(world.stack, address) for name, address in fronts.items()}
+    starts = (haproxy_front, envoy_front, nginx_front)
+    clients = {it.__name__: channel(world.stack, it(world, proxy)) for it in starts}
     for name, client in clients.items():
         eventually(f"{name} carries an export", lambda: code_of(client, name) == "OK", within=5)
         backend.spans.clear()
@@ -190,14 +192,12 @@ def in_front(world: World) -> None:
             export(client, span=f"{name} {number}")
         equal(backend.spans, [f"{name} {number}" for number in range(100)])
     backend.stop()
-    proxy.wait_until("NOT_SERVING")
+    proxy.wait_until("NOT_SERVING", TRACES)
     for name, client in clients.items():
         equal(code_of(client, name), "UNAVAILABLE: no healthy endpoint in upstream otlp", name)
 
 
 def code_of(client: Any, span: str) -> str:
-    import grpc
-
     try:
         export(client, span=span)
     except grpc.RpcError as error:

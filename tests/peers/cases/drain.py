@@ -133,9 +133,10 @@ def second_signal(world: World) -> None:
     proxy = world.proxy(configuration([backend.address], drain=drain)).wait_until("SERVING")
     proxy.expected_exit = 1
     call = channel(world.stack, proxy["otlp"]).unary_unary("/peers.Echo/Unary")
-    call.future(b"hang", timeout=20)
+    hanging = call.future(b"hang", timeout=20)
     eventually("the backend has the call", lambda: (backend.remaining or 0) > 15)
     proxy.signal(signal.SIGTERM)
     proxy.wait_until("NOT_SERVING")
     proxy.signal(signal.SIGTERM)
     equal(proxy.wait(within=5), 1, "exit code")
+    equal(hanging.exception().code(), grpc.StatusCode.UNAVAILABLE)
