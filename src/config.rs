@@ -1,12 +1,15 @@
 //! Configuration: YAML in, one checked [`Config`] out, or every problem at once.
 //!
-//! The text passes through four steps, each in its own file: `source` substitutes the environment
-//! and remembers on which line each key stands, `document` is the shape of the YAML (and of the
-//! JSON Schema), `value` holds the scalars with a meaning of their own, and `checked` turns a
-//! document into the [`Config`] that the rest of the program takes its sections from.
+//! The text passes through three steps: `environment` substitutes `${NAME}`, `source` reads the
+//! YAML as a `document` (the shape that the JSON Schema shows too, with `value` for scalars that
+//! have a meaning of their own), and `rules` turns that into what is `checked`: the [`Config`] that
+//! the rest of the program takes its sections from. `lines` remembers where each key stands.
 
 mod checked;
 mod document;
+mod environment;
+mod lines;
+mod rules;
 mod source;
 mod value;
 
@@ -42,9 +45,9 @@ impl Config {
         text: &str,
         environment: impl Fn(&str) -> Option<String>,
     ) -> Result<Self, Problems> {
-        let text = source::substitute(text, environment)?;
+        let text = environment::substitute(text, environment)?;
         let (document, lines, mut problems) = source::read(&text)?;
-        let config = checked::check(document, &lines, &mut problems);
+        let config = rules::check(document, &lines, &mut problems);
         if problems.is_empty() {
             return Ok(config);
         }

@@ -1,5 +1,5 @@
 //! The shape of the YAML, as serde and the JSON Schema see it. What must be there is checked in
-//! `checked`, so that one missing key does not hide the other problems.
+//! `rules`, so that one missing key does not hide the other problems.
 
 use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
 
