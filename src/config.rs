@@ -45,12 +45,21 @@ impl Config {
         text: &str,
         environment: impl Fn(&str) -> Option<String>,
     ) -> Result<Self, Problems> {
-        let text = environment::substitute(text, environment)?;
-        let (document, lines, mut problems) = source::read(&text)?;
-        let config = rules::check(document, &lines, &mut problems);
-        if problems.is_empty() {
-            return Ok(config);
-        }
+        let (text, unset) = environment::substitute(text, environment);
+        let mut problems = match source::read(&text) {
+            Ok((document, lines, mut problems)) => {
+                let config = rules::check(document, &lines, &mut problems);
+                if problems.is_empty() && unset.is_empty() {
+                    return Ok(config);
+                }
+                problems
+            }
+            // With the values it may well be YAML.
+            Err(_) if !unset.is_empty() => Vec::new(),
+            Err(problems) => problems.0,
+        };
+        problems.retain(|problem| unset.iter().all(|unset| unset.line != problem.line));
+        problems.extend(unset);
         problems.sort_by_key(|problem| problem.line);
         Err(Problems(problems))
     }

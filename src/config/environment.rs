@@ -1,16 +1,16 @@
 //! Values from the environment, put into the text before it is read.
 
-use super::{Problem, Problems};
+use super::Problem;
 
 /// Replaces `${NAME}` and `${NAME:-default}`; `$${` stands for `${`. Comment lines stay as they
 /// are, and so does a `$` that no `{` follows.
 ///
-/// # Errors
-/// Names that are not set and have no default, and values of more than one line.
+/// Names that are not set and have no default, and values of more than one line, are problems;
+/// the text has nothing in their place then, on the same lines.
 pub(super) fn substitute(
     text: &str,
     environment: impl Fn(&str) -> Option<String>,
-) -> Result<String, Problems> {
+) -> (String, Vec<Problem>) {
     let mut out = String::with_capacity(text.len());
     let mut problems = Vec::new();
     for (index, line) in text.split_inclusive('\n').enumerate() {
@@ -35,8 +35,9 @@ pub(super) fn substitute(
             }
             out.push_str(&rest[..at]);
             let Some(end) = rest[at..].find('}').map(|end| at + end) else {
-                problem("${", "has no closing }");
-                rest = "";
+                let name = rest[at + 2..].split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
+                problem(&format!("${{{}", name.take(1).collect::<String>()), "has no closing }");
+                rest = if rest.ends_with('\n') { "\n" } else { "" };
                 break;
             };
             let reference = &rest[at..=end];
@@ -58,7 +59,7 @@ pub(super) fn substitute(
         }
         out.push_str(rest);
     }
-    if problems.is_empty() { Ok(out) } else { Err(Problems(problems)) }
+    (out, problems)
 }
 
 #[cfg(test)]
@@ -77,20 +78,23 @@ mod tests {
     #[test]
     fn environment_is_substituted_with_defaults_and_escapes() {
         let text = "a: ${PORT}\n# ${UNSET}\nb: ${UNSET:-x}${EMPTY:-y}\nc: $${PORT} $5\n";
-        let out = substitute(text, environment).unwrap();
+        let (out, problems) = substitute(text, environment);
         assert_eq!(out, "a: 4317\n# ${UNSET}\nb: xy\nc: ${PORT} $5\n");
+        assert_eq!(problems, []);
     }
 
     #[test]
     fn what_cannot_be_substituted_is_said_with_its_line() {
-        let problems = substitute("a: 1\nb: ${UNSET}\nc: ${LINES}\nd: ${PORT", environment);
-        let said: Vec<_> = problems.unwrap_err().0.iter().map(ToString::to_string).collect();
+        let text = "a: 1\nb: ${UNSET}\nc: ${LINES}\nd: ${PORT\ne: 2\n";
+        let (out, problems) = substitute(text, environment);
+        assert_eq!(out, "a: 1\nb: \nc: \nd: \ne: 2\n");
+        let said: Vec<_> = problems.iter().map(ToString::to_string).collect();
         assert_eq!(
             said,
             [
                 "${UNSET}: is not set, and has no default (${NAME:-default}), line 2",
                 "${LINES}: the value has more than one line, line 3",
-                "${: has no closing }, line 4",
+                "${PORT: has no closing }, line 4",
             ]
         );
     }

@@ -10,7 +10,7 @@ use super::{
     Problem,
     checked::{Config, Upstream},
     document::Document,
-    lines::Lines,
+    lines::{Lines, join},
 };
 
 /// Turns a document into a [`Config`]. Where it adds to `problems`, the result is not to be used.
@@ -37,7 +37,7 @@ pub(super) fn check(document: Document, lines: &Lines, problems: &mut Vec<Proble
         if listener::overlap(listener.address, admin.address) {
             checker.problem(
                 &format!("listeners[{index}].address"),
-                format!("{} is also admin.address", listener.address),
+                format!("{} is taken by admin.address ({})", listener.address, admin.address),
             );
         }
     }
@@ -59,18 +59,19 @@ struct Checker<'a> {
 }
 
 impl Checker<'_> {
-    /// Adds a problem, unless the same place has one already: a value that could not be read
-    /// would otherwise be called missing too.
+    /// Adds a problem, unless one is told already in the same place, above it or below it: a value
+    /// that could not be read would otherwise be called missing too.
     fn problem(&mut self, path: &str, message: impl Into<String>) {
-        let covered = |problem: &Problem| {
-            problem
-                .path
-                .strip_prefix(path)
-                .is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
-        };
-        if !self.problems.iter().any(covered) {
+        let told =
+            self.problems.iter().any(|told| within(path, &told.path) || within(&told.path, path));
+        if !told {
             self.problems.push(self.lines.problem(path, message.into()));
         }
+    }
+
+    /// Whether a problem of this very place is told.
+    fn is_told(&self, path: &str) -> bool {
+        self.problems.iter().any(|problem| problem.path == path)
     }
 
     /// The value, or a problem that says it is required.
@@ -81,17 +82,43 @@ impl Checker<'_> {
         value
     }
 
-    fn positive(&mut self, path: &str, value: Duration) {
-        if value.is_zero() {
+    fn at_least_one(&mut self, path: &str, value: Option<u32>) {
+        if value == Some(0) {
+            self.problem(path, "must be at least 1");
+        }
+    }
+
+    fn positive(&mut self, path: &str, value: Option<Duration>) {
+        if value.is_some_and(|value| value.is_zero()) {
             self.problem(path, "must be more than 0s");
         }
     }
+
+    /// The upstream that the key at `path` names.
+    fn upstream_named<'a>(
+        &mut self,
+        path: &str,
+        name: &str,
+        upstreams: &'a [Upstream],
+    ) -> Option<&'a Upstream> {
+        let found = upstreams.iter().find(|upstream| upstream.name == name);
+        // One that could not be read is not missing.
+        if found.is_none() && !self.is_told("upstreams") && !self.is_told(&join("upstreams", name))
+        {
+            let known: Vec<_> = upstreams.iter().map(|it| format!("{:?}", it.name)).collect();
+            let expected = match known.len() {
+                0 => String::new(),
+                1 => format!(", expected {}", known[0]),
+                _ => format!(", expected one of {}", known.join(", ")),
+            };
+            self.problem(path, format!("no upstream is named {name:?}{expected}"));
+        }
+        found
+    }
 }
 
-fn unknown_upstream(name: &str, upstreams: &[Upstream]) -> String {
-    let known: Vec<_> = upstreams.iter().map(|upstream| upstream.name.as_str()).collect();
-    match known.is_empty() {
-        true => format!("no upstream is named {name:?}"),
-        false => format!("no upstream is named {name:?}: there is {}", known.join(", ")),
-    }
+/// Whether `path` is `section` or something in it.
+fn within(path: &str, section: &str) -> bool {
+    let rest = path.strip_prefix(section);
+    rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
 }

@@ -49,7 +49,7 @@ impl FromStr for Quorum {
         match text.parse() {
             Ok(0) => Err(format!("0 would call an upstream well without any endpoint: {EXPECTED}")),
             Ok(count) => Ok(Self::Count(count)),
-            Err(_) => Err(format!("{text:?} is not a quorum: {EXPECTED}")),
+            Err(_) => Err(format!("{text:?} is no number of endpoints: {EXPECTED}")),
         }
     }
 }
@@ -104,7 +104,7 @@ impl FromStr for Workers {
 
 /// Reads a YAML number or string through the type's `FromStr`.
 macro_rules! scalar {
-    ($type:ident, $pattern:literal) => {
+    ($type:ident, $schema:tt) => {
         impl<'de> Deserialize<'de> for $type {
             fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
                 deserializer.deserialize_any(Scalar)?.parse().map_err(D::Error::custom)
@@ -117,15 +117,25 @@ macro_rules! scalar {
             }
 
             fn json_schema(_: &mut SchemaGenerator) -> Schema {
-                json_schema!({ "type": ["integer", "string"], "pattern": $pattern })
+                json_schema!($schema)
             }
         }
     };
 }
 
-scalar!(Quorum, "^([1-9][0-9]*|[0-9]{1,3}%)$");
-scalar!(Share, "^[0-9]{1,3}%$");
-scalar!(Workers, "^(auto|[1-9][0-9]{0,3})$");
+scalar!(Quorum, {
+    "anyOf": [
+        { "type": "integer", "minimum": 1 },
+        { "type": "string", "pattern": "^([1-9][0-9]*|(100|[0-9]{1,2})%)$" },
+    ]
+});
+scalar!(Share, { "type": "string", "pattern": "^(100|[0-9]{1,2})%$" });
+scalar!(Workers, {
+    "anyOf": [
+        { "type": "integer", "minimum": 1, "maximum": 1024 },
+        { "type": "string", "pattern": "^(auto|[1-9][0-9]{0,3})$" },
+    ]
+});
 
 struct Scalar;
 
@@ -141,6 +151,10 @@ impl Visitor<'_> for Scalar {
     }
 
     fn visit_i64<E: Error>(self, value: i64) -> Result<String, E> {
+        Ok(value.to_string())
+    }
+
+    fn visit_f64<E: Error>(self, value: f64) -> Result<String, E> {
         Ok(value.to_string())
     }
 

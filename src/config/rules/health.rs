@@ -6,22 +6,21 @@ use super::{
     super::{
         checked::{Health, Upstream},
         document,
+        lines::join,
     },
-    Checker, unknown_upstream,
+    Checker,
 };
 
 impl Checker<'_> {
     pub(super) fn health(&mut self, raw: document::Health, upstreams: &[Upstream]) -> Health {
         let mut services = BTreeMap::new();
         for (service, raw) in raw.services {
-            let path = format!("health.services.{service}.all");
+            let path = format!("{}.all", join("health.services", &service));
             if raw.all.is_empty() {
                 self.problem(&path, "at least one upstream is required");
             }
             for (index, name) in raw.all.iter().enumerate() {
-                if !upstreams.iter().any(|upstream| upstream.name == *name) {
-                    self.problem(&format!("{path}[{index}]"), unknown_upstream(name, upstreams));
-                }
+                self.upstream_named(&format!("{path}[{index}]"), name, upstreams);
             }
             services.insert(service, raw.all);
         }
@@ -33,9 +32,15 @@ impl Checker<'_> {
         for (index, path) in paths.iter().enumerate() {
             let at = format!("health.paths[{index}]");
             if !path.starts_with('/') || path.contains(['?', '#', ' ']) {
-                self.problem(&at, format!("{path:?} is not a path, such as /healthz"));
+                self.problem(
+                    &at,
+                    format!("{path:?} is not a path without a query, such as /healthz"),
+                );
             } else if path == "/livez" {
-                self.problem(&at, "/livez says whether the process runs, not whether it serves");
+                self.problem(
+                    &at,
+                    "/livez says whether the process runs, not whether it serves: leave it out",
+                );
             } else if !seen.insert(path) {
                 self.problem(&at, format!("{path:?} is listed twice"));
             }

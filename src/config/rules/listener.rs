@@ -9,7 +9,7 @@ use super::{
         checked::{Listener, Upstream},
         document::{self, Limits, NotServingAs},
     },
-    Checker, unknown_upstream,
+    Checker,
 };
 
 impl Checker<'_> {
@@ -23,36 +23,20 @@ impl Checker<'_> {
         let mut listeners: Vec<Listener> = Vec::new();
         for (index, raw) in raw.into_iter().enumerate() {
             let path = format!("listeners[{index}]");
-            let name = self
-                .required(&format!("{path}.name"), raw.name, "a name for logs and metrics")
-                .unwrap_or_default();
-            if name.is_empty() {
-                self.problem(&format!("{path}.name"), "must not be empty");
-            } else if listeners.iter().any(|other| other.name == name) {
-                self.problem(
-                    &format!("{path}.name"),
-                    format!("{name:?} is taken by another listener"),
-                );
-            }
-            let address = self
-                .required(
-                    &format!("{path}.address"),
-                    raw.address,
-                    "an IP address and port, such as 0.0.0.0:4317",
-                )
-                .unwrap_or(UNSPECIFIED);
-            if let Some(other) = listeners.iter().find(|other| overlap(other.address, address)) {
-                let message = format!("{address} is taken by listener {:?}", other.name);
-                self.problem(&format!("{path}.address"), message);
-            }
-            let upstream = raw.upstream.as_deref().and_then(|name| {
-                let found = upstreams.iter().find(|upstream| upstream.name == name);
-                if found.is_none() {
-                    let message = unknown_upstream(name, upstreams);
-                    self.problem(&format!("{path}.upstream"), message);
-                }
-                found
-            });
+            let name = self.listener_name(&format!("{path}.name"), raw.name, &listeners);
+            let address =
+                self.listener_address(&format!("{path}.address"), raw.address, &listeners);
+            let upstream = raw
+                .upstream
+                .as_deref()
+                .and_then(|name| self.upstream_named(&format!("{path}.upstream"), name, upstreams));
+            self.at_least_one(&format!("{path}.max_connections"), raw.max_connections);
+            self.at_least_one(
+                &format!("{path}.max_concurrent_streams"),
+                raw.max_concurrent_streams,
+            );
+            self.positive(&format!("{path}.idle_timeout"), raw.idle_timeout);
+            self.positive(&format!("{path}.max_connection_age"), raw.max_connection_age);
             let limits = Limits {
                 max_connections: raw.max_connections.unwrap_or(limits.max_connections),
                 max_concurrent_streams: raw
@@ -62,7 +46,6 @@ impl Checker<'_> {
                 max_connection_age: raw.max_connection_age.unwrap_or(limits.max_connection_age),
                 ..limits.clone()
             };
-            self.connection_limits(&path, &limits);
             let default_size = match upstream {
                 Some(upstream) if upstream.is_otlp() => ByteSize::mib(4),
                 _ => ByteSize::mib(16),
@@ -83,42 +66,78 @@ impl Checker<'_> {
         listeners
     }
 
-    fn connection_limits(&mut self, path: &str, limits: &Limits) {
-        for (key, value) in [
-            ("max_connections", limits.max_connections),
-            ("max_concurrent_streams", limits.max_concurrent_streams),
-        ] {
-            if value == 0 {
-                self.problem(&format!("{path}.{key}"), "must be at least 1");
-            }
+    fn listener_name(&mut self, path: &str, raw: Option<String>, others: &[Listener]) -> String {
+        let name = self.required(path, raw, "a name for logs and metrics").unwrap_or_default();
+        if name.is_empty() {
+            self.problem(path, "must not be empty");
+        } else if others.iter().any(|other| other.name == name) {
+            self.problem(path, format!("{name:?} is taken by another listener"));
         }
-        for (key, value) in [
-            ("idle_timeout", limits.idle_timeout),
-            ("max_connection_age", limits.max_connection_age),
-        ] {
-            self.positive(&format!("{path}.{key}"), value);
+        name
+    }
+
+    fn listener_address(
+        &mut self,
+        path: &str,
+        raw: Option<SocketAddr>,
+        others: &[Listener],
+    ) -> SocketAddr {
+        let what = "an IP address and port, such as 0.0.0.0:4317";
+        let address = self.required(path, raw, what).unwrap_or(UNSPECIFIED);
+        if let Some(other) = others.iter().find(|other| overlap(other.address, address)) {
+            let message =
+                format!("{address} is taken by listener {:?} ({})", other.name, other.address);
+            self.problem(path, message);
         }
+        address
     }
 
     pub(super) fn limits(&mut self, limits: &Limits) {
-        self.connection_limits("limits", limits);
-        self.positive("limits.handshake_timeout", limits.handshake_timeout);
+        self.at_least_one("limits.max_connections", Some(limits.max_connections));
+        self.at_least_one("limits.max_concurrent_streams", Some(limits.max_concurrent_streams));
+        self.positive("limits.idle_timeout", Some(limits.idle_timeout));
+        self.positive("limits.max_connection_age", Some(limits.max_connection_age));
+        self.positive("limits.handshake_timeout", Some(limits.handshake_timeout));
         for (key, size) in [
             ("max_header_list_size", limits.max_header_list_size),
             ("max_upstream_header_list_size", limits.max_upstream_header_list_size),
         ] {
             if !(1024..=1 << 20).contains(&size.as_u64()) {
-                let message = format!("{size} must be from 1 KiB to 1 MiB");
+                let message = format!("must be from 1 KiB to 1 MiB, not {size}");
                 self.problem(&format!("limits.{key}"), message);
             }
         }
     }
 }
 
-/// Whether two sockets cannot be bound beside each other. Port 0 is another port each time.
+/// Whether two sockets cannot be bound beside each other. Port 0 is another port each time, and
+/// `[::]` stands for every IPv4 address too.
 pub(super) fn overlap(a: SocketAddr, b: SocketAddr) -> bool {
-    let any = a.ip().is_unspecified() || b.ip().is_unspecified();
-    a.port() == b.port() && a.port() != 0 && (a.ip() == b.ip() || any)
+    let covers = |a: IpAddr, b: IpAddr| a.is_unspecified() && (a.is_ipv6() || b.is_ipv4());
+    let (x, y) = (a.ip(), b.ip());
+    a.port() == b.port() && a.port() != 0 && (x == y || covers(x, y) || covers(y, x))
 }
 
 const UNSPECIFIED: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn unspecified_addresses_overlap_those_that_they_stand_for() {
+        for (a, b, expected) in [
+            ("0.0.0.0:1", "127.0.0.1:1", true),
+            ("[::]:1", "127.0.0.1:1", true),
+            ("[::]:1", "0.0.0.0:1", true),
+            ("[::]:1", "[::1]:1", true),
+            ("0.0.0.0:1", "[::1]:1", false),
+            ("127.0.0.1:1", "127.0.0.2:1", false),
+            ("127.0.0.1:1", "127.0.0.1:2", false),
+            ("127.0.0.1:0", "127.0.0.1:0", false),
+        ] {
+            let (x, y) = (a.parse().unwrap(), b.parse().unwrap());
+            assert_eq!((overlap(x, y), overlap(y, x)), (expected, expected), "{a} {b}");
+        }
+    }
+}

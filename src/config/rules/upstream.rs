@@ -6,6 +6,7 @@ use super::{
     super::{
         checked::{Check, GrpcCheck, HttpCheck, Probe, Upstream},
         document,
+        lines::join,
         value::Quorum,
     },
     Checker,
@@ -13,17 +14,19 @@ use super::{
 
 impl Checker<'_> {
     pub(super) fn upstream(&mut self, name: String, raw: document::Upstream) -> Upstream {
-        let path = format!("upstreams.{name}");
+        let path = join("upstreams", &name);
         let endpoints = self.endpoints(&path, &raw.endpoints);
+        // Those that are wrong are counted too, as they are meant to be put right.
+        let total = raw.endpoints.len();
         if let Quorum::Count(count) = raw.min_healthy
-            && count as usize > endpoints.len()
-            && !endpoints.is_empty()
+            && count as usize > total
+            && total > 0
         {
-            let message = format!("{count} can never be met by {} endpoints", endpoints.len());
+            let plural = if total == 1 { "" } else { "s" };
+            let message = format!("{count} can never be met by {total} endpoint{plural}");
             self.problem(&format!("{path}.min_healthy"), message);
         }
-        let connect_timeout = raw.connect_timeout.unwrap_or(Duration::from_secs(1));
-        self.positive(&format!("{path}.connect_timeout"), connect_timeout);
+        self.positive(&format!("{path}.connect_timeout"), raw.connect_timeout);
         Upstream {
             name,
             endpoints,
@@ -31,7 +34,7 @@ impl Checker<'_> {
             min_healthy: raw.min_healthy,
             panic_threshold: raw.panic_threshold,
             load_balancing: raw.load_balancing,
-            connect_timeout,
+            connect_timeout: raw.connect_timeout.unwrap_or(Duration::from_secs(1)),
         }
     }
 
@@ -42,7 +45,7 @@ impl Checker<'_> {
             let path = format!("{path}[{index}]");
             match text.parse::<SocketAddr>() {
                 Ok(address) if address.port() == 0 => {
-                    self.problem(&path, "port 0 cannot be connected to")
+                    self.problem(&path, PORT_0);
                 }
                 Ok(address) if endpoints.contains(&address) => {
                     self.problem(&path, format!("{address} is listed twice"));
@@ -64,15 +67,15 @@ impl Checker<'_> {
         if raw.is_none() {
             self.problem(
                 &path,
-                "is required: without a probe nothing can be said of the endpoints",
+                "is required, such as { checks: [{ otlp: {} }] }: without it nothing can be said of the endpoints",
             );
         }
         let raw = raw.unwrap_or_default();
         let interval = raw.interval.unwrap_or(Duration::from_secs(5));
         let timeout = raw.timeout.unwrap_or_else(|| Duration::from_secs(2).min(interval / 2));
-        self.positive(&format!("{path}.interval"), interval);
-        self.positive(&format!("{path}.timeout"), timeout);
-        if timeout >= interval && !interval.is_zero() {
+        self.positive(&format!("{path}.interval"), raw.interval);
+        self.positive(&format!("{path}.timeout"), raw.timeout);
+        if timeout >= interval && !self.is_told(&format!("{path}.interval")) {
             let message = format!(
                 "{} must be shorter than probe.interval ({})",
                 humantime::format_duration(timeout),
@@ -80,14 +83,8 @@ impl Checker<'_> {
             );
             self.problem(&format!("{path}.timeout"), message);
         }
-        let mut threshold = |key: &str, value: Option<u32>, default| {
-            if value == Some(0) {
-                self.problem(&format!("{path}.{key}"), "must be at least 1");
-            }
-            value.unwrap_or(default)
-        };
-        let healthy_threshold = threshold("healthy_threshold", raw.healthy_threshold, 2);
-        let unhealthy_threshold = threshold("unhealthy_threshold", raw.unhealthy_threshold, 3);
+        self.at_least_one(&format!("{path}.healthy_threshold"), raw.healthy_threshold);
+        self.at_least_one(&format!("{path}.unhealthy_threshold"), raw.unhealthy_threshold);
         if raw.checks.is_empty() {
             self.problem(
                 &format!("{path}.checks"),
@@ -98,35 +95,57 @@ impl Checker<'_> {
         let checks = checks
             .filter_map(|(index, raw)| self.check(&format!("{path}.checks[{index}]"), raw))
             .collect();
-        Probe { interval, timeout, healthy_threshold, unhealthy_threshold, checks, path }
+        Probe {
+            interval,
+            timeout,
+            healthy_threshold: raw.healthy_threshold.unwrap_or(2),
+            unhealthy_threshold: raw.unhealthy_threshold.unwrap_or(3),
+            checks,
+            path,
+        }
     }
 
     fn check(&mut self, path: &str, raw: document::Check) -> Option<Check> {
-        match raw {
-            document::Check { otlp: Some(otlp), grpc: None, http: None, tcp: None } => {
-                Some(Check::Otlp { port: otlp.port })
+        let document::Check { otlp, grpc, http, tcp } = raw;
+        match (otlp, grpc, http, tcp) {
+            (Some(otlp), None, None, None) => {
+                Some(Check::Otlp { port: self.port(&format!("{path}.otlp"), otlp.port) })
             }
-            document::Check { otlp: None, grpc: Some(grpc), http: None, tcp: None } => {
+            (None, Some(grpc), None, None) => {
                 Some(Check::Grpc(self.grpc(&format!("{path}.grpc"), grpc)))
             }
-            document::Check { otlp: None, grpc: None, http: Some(http), tcp: None } => {
+            (None, None, Some(http), None) => {
                 self.http(&format!("{path}.http"), http).map(Check::Http)
             }
-            document::Check { otlp: None, grpc: None, http: None, tcp: Some(tcp) } => {
-                Some(Check::Tcp { port: tcp.port })
+            (None, None, None, Some(tcp)) => {
+                Some(Check::Tcp { port: self.port(&format!("{path}.tcp"), tcp.port) })
+            }
+            (None, None, None, None) => {
+                self.problem(path, format!("exactly one is required: {KINDS}"));
+                None
             }
             _ => {
-                self.problem(path, format!("exactly one is required: {KINDS}"));
+                self.problem(path, "has more than one kind: make each an item of the list");
                 None
             }
         }
     }
 
+    fn port(&mut self, path: &str, port: Option<u16>) -> Option<u16> {
+        if port == Some(0) {
+            self.problem(&format!("{path}.port"), PORT_0);
+        }
+        port
+    }
+
     fn grpc(&mut self, path: &str, raw: document::Grpc) -> GrpcCheck {
         let mut metadata = http::HeaderMap::new();
         for (name, value) in &raw.metadata {
-            let path = format!("{path}.metadata.{name}");
+            let path = join(&format!("{path}.metadata"), name);
             match (http::HeaderName::from_lowercase(name.as_bytes()), value.parse()) {
+                (Ok(name), _) if is_reserved(name.as_str()) => {
+                    self.problem(&path, "is set by the protocol: leave it out");
+                }
                 (Ok(name), Ok(value)) => drop(metadata.append(name, value)),
                 (Err(_), _) => self.problem(&path, "is not a lower-case header name"),
                 (_, Err(_)) => self.problem(&path, format!("{value:?} is not a header value")),
@@ -141,7 +160,8 @@ impl Checker<'_> {
                 })
                 .ok()
         });
-        GrpcCheck { port: raw.port, service: raw.service, metadata, authority }
+        let port = self.port(path, raw.port);
+        GrpcCheck { port, service: raw.service, metadata, authority }
     }
 
     fn http(&mut self, path: &str, raw: document::Http) -> Option<HttpCheck> {
@@ -158,8 +178,26 @@ impl Checker<'_> {
             let message = format!("{number} is not a final HTTP status (200 to 599)");
             self.problem(&format!("{path}.status"), message);
         }
-        Some(HttpCheck { port: raw.port, path: target?, status: status? })
+        let port = self.port(path, raw.port);
+        Some(HttpCheck { port, path: target?, status: status? })
     }
 }
 
-const KINDS: &str = "otlp, grpc, http or tcp";
+/// Fields that gRPC or HTTP/2 gives a meaning, or forbids (RFC 9113, 8.2.2).
+fn is_reserved(name: &str) -> bool {
+    name.starts_with("grpc-") || RESERVED.contains(&name)
+}
+
+const KINDS: &str = "otlp: {}, grpc: {}, http: {} or tcp: {}";
+const PORT_0: &str = "port 0 cannot be connected to";
+const RESERVED: [&str; 9] = [
+    "connection",
+    "content-length",
+    "content-type",
+    "host",
+    "keep-alive",
+    "proxy-connection",
+    "te",
+    "transfer-encoding",
+    "upgrade",
+];
