@@ -116,14 +116,16 @@ impl Admin {
         // How it ended is the client's business alone.
         _ = http1::Builder::new()
             .timer(TokioTimer::new())
-            .header_read_timeout(TIMEOUT)
+            .header_read_timeout(HEAD_TIMEOUT)
             .serve_connection(TokioIo::new(stream), TowerToHyperService::new(service))
             .await;
     }
 
     fn respond(&self, request: &Request<Incoming>) -> Response<Full<Bytes>> {
         if !matches!(*request.method(), Method::GET | Method::HEAD) {
-            return response(StatusCode::METHOD_NOT_ALLOWED, TEXT, "GET and HEAD only\n");
+            let mut refusal = response(StatusCode::METHOD_NOT_ALLOWED, TEXT, "GET and HEAD only\n");
+            refusal.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET, HEAD"));
+            return refusal;
         }
         match request.uri().path() {
             "/metrics" => response(StatusCode::OK, METRICS, self.metrics.render()),
@@ -197,7 +199,9 @@ fn response(
     response
 }
 
-const CONNECTIONS: usize = 64;
+const CONNECTIONS: usize = 256;
+/// Short, so that silent connections do not keep the places of those that ask.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(2);
 const TIMEOUT: Duration = Duration::from_secs(10);
 const TEXT: &str = "text/plain; charset=utf-8";
 const METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";

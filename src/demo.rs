@@ -7,7 +7,7 @@ mod otlp;
 
 use std::{fmt::Write, net::SocketAddr, time::Duration};
 
-use anyhow::Context;
+use anyhow::{Context, bail, ensure};
 use http::HeaderMap;
 use tokio::{task::JoinSet, time::interval};
 use tracing::warn;
@@ -41,21 +41,40 @@ pub struct Options {
     control_port: u16,
 }
 
+impl Options {
+    fn ports(&self) -> [u16; 5] {
+        let Self { otlp_port, tempo_port, health_port, admin_port, control_port } = *self;
+        [otlp_port, tempo_port, health_port, admin_port, control_port]
+    }
+}
+
 /// Runs until SIGINT or SIGTERM.
 ///
 /// # Errors
 /// A port that is taken, and how to choose another.
 pub async fn run(options: Options) -> anyhow::Result<Ending> {
+    let mut ports = options.ports();
+    ports.sort_unstable();
+    let twice = ports.windows(2).any(|pair| pair[0] == pair[1] && pair[0] != 0);
+    ensure!(!twice, "a port was given twice\n{OTHERS}");
     let distributors = [
         Distributor::start(1).context("cannot start a distributor")?,
         Distributor::start(2).context("cannot start a distributor")?,
     ];
     let text = configuration(&options, &distributors);
     let config = Config::parse(&text, |_| None).context("the demo's own configuration")?;
-    let taken = "choose other ports with --otlp-port, --tempo-port, --health-port, --admin-port, --control-port";
-    let app = App::bind(config).map_err(|error| anyhow::anyhow!("{error}\n{taken}"))?;
-    let control = Control::bind(local(options.control_port), distributors)
-        .with_context(|| format!("cannot listen on port {}; {taken}", options.control_port))?;
+    let control = Control::bind(local(options.control_port), distributors);
+    let (app, control) = match (App::bind(config), control) {
+        (Ok(app), Ok(control)) => (app, control),
+        (app, control) => {
+            let mut problems: Vec<_> = app.err().iter().map(ToString::to_string).collect();
+            problems.extend(control.err().map(|error| {
+                let (port, why) = (options.control_port, error.kind());
+                format!("cannot listen on 127.0.0.1:{port}: {why}: another process has this port")
+            }));
+            bail!("{}\n{OTHERS}", problems.join("\n"));
+        }
+    };
     let traces = app.addresses()?[0].1;
     let admin = app.admin_address()?;
     print!("{}", welcome(&app, traces, admin, control.address()?)?);
@@ -67,7 +86,7 @@ pub async fn run(options: Options) -> anyhow::Result<Ending> {
     tokio::select! {
         ending = app.run(shutdown.clone()) => ending,
         Err(error) = shutdown.follow_signals() => Err(error.into()),
-        Some(ended) = tasks.join_next() => anyhow::bail!("a task of the demo ended: {ended:?}"),
+        Some(ended) = tasks.join_next() => bail!("a task of the demo ended: {ended:?}"),
     }
 }
 
@@ -158,3 +177,5 @@ async fn trickle(proxy: SocketAddr) {
 fn local(port: u16) -> SocketAddr {
     ([127, 0, 0, 1], port).into()
 }
+
+const OTHERS: &str = "choose other ports with --otlp-port, --tempo-port, --health-port, --admin-port and --control-port";

@@ -59,19 +59,25 @@ enum Kind {
 
 impl Check {
     /// A check of the endpoint at `address`, or of its other port where the check names one, that
-    /// fails after `timeout`. `path` is where it stands in the configuration, for failures that
-    /// name the key to set.
-    pub fn new(config: &config::Check, address: SocketAddr, timeout: Duration, path: &str) -> Self {
+    /// fails after `timeout`. `path` is where it stands in the configuration, if it does, for
+    /// failures that name the key to set.
+    pub fn new(
+        config: &config::Check,
+        address: SocketAddr,
+        timeout: Duration,
+        path: Option<&str>,
+    ) -> Self {
+        let hints = |kind| grpc::Hints(path.map(|path| format!("{path}.{kind}")));
         let at = |port: Option<u16>| match port {
             Some(port) => SocketAddr::new(address.ip(), port),
             None => address,
         };
         let kind = match config {
             config::Check::Otlp { port } => {
-                Kind::Otlp(grpc::Otlp::new(at(*port), timeout, format!("{path}.otlp")))
+                Kind::Otlp(grpc::Otlp::new(at(*port), timeout, hints("otlp")))
             }
             config::Check::Grpc(grpc) => {
-                Kind::Grpc(grpc::Health::new(at(grpc.port), timeout, grpc, format!("{path}.grpc")))
+                Kind::Grpc(grpc::Health::new(at(grpc.port), timeout, grpc, hints("grpc")))
             }
             config::Check::Http(http) => Kind::Http(http::Get::new(at(http.port), http)),
             config::Check::Tcp { port } => Kind::Tcp(at(*port)),
@@ -161,18 +167,23 @@ impl Prober {
     ) -> Self {
         let check = |(index, check)| {
             let path = format!("{}.checks[{index}]", config.path);
-            Check::new(check, endpoint.address(), config.timeout, &path)
+            Check::new(check, endpoint.address(), config.timeout, Some(&path))
         };
+        let labels = EndpointLabels {
+            upstream: (&**upstream).into(),
+            endpoint: endpoint.address().to_string().as_str().into(),
+        };
+        // At zero from the start, so that the first event is seen as a change.
+        metrics.endpoint_healthy.get_or_create(&labels).set(0);
+        metrics.upstream_connections.get_or_create(&labels).inc_by(0);
+        metrics.upstream_connect_failures.get_or_create(&labels).inc_by(0);
         Self {
             upstream: Arc::clone(upstream),
             checks: config.checks.iter().enumerate().map(check).collect(),
             threshold: Threshold::new(config.healthy_threshold, config.unhealthy_threshold),
             interval: config.interval,
             metrics: metrics.clone(),
-            labels: EndpointLabels {
-                upstream: (&**upstream).into(),
-                endpoint: endpoint.address().to_string().as_str().into(),
-            },
+            labels,
             endpoint,
         }
     }

@@ -13,6 +13,7 @@ use crate::{
 #[derive(Debug, clap::Args)]
 pub(super) struct Options {
     /// Host and port
+    #[arg(value_parser = host_and_port)]
     address: String,
     /// The service to ask for; by default the server as a whole
     #[arg(long, default_value = "", hide_default_value = true)]
@@ -29,6 +30,14 @@ pub(super) struct Options {
     /// How long to wait for the connection, and then for the answer
     #[arg(long, default_value = "1s", value_parser = humantime::parse_duration)]
     timeout: Duration,
+}
+
+fn host_and_port(text: &str) -> Result<String, String> {
+    let port = text.rsplit_once(':').and_then(|(_, port)| port.parse::<u16>().ok());
+    match port {
+        Some(_) => Ok(text.to_owned()),
+        None => Err("expected a host and a port, such as localhost:4317".to_owned()),
+    }
 }
 
 fn metadata(text: &str) -> Result<(HeaderName, HeaderValue), String> {
@@ -67,7 +76,7 @@ async fn probe(options: Options) -> Result<(), Failure> {
     let mut reached = None;
     for address in addresses {
         let tcp = config::Check::Tcp { port: None };
-        outcome = Check::new(&tcp, address, options.timeout, "").run().await;
+        outcome = Check::new(&tcp, address, options.timeout, None).run().await;
         if outcome.is_ok() {
             reached = Some(address);
             break;
@@ -86,5 +95,5 @@ async fn probe(options: Options) -> Result<(), Failure> {
         let authority = options.address.parse().ok();
         config::Check::Grpc(GrpcCheck { port: None, service: options.service, metadata, authority })
     };
-    Check::new(&check, address, options.timeout, "probe").run().await
+    Check::new(&check, address, options.timeout, None).run().await
 }

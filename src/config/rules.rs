@@ -92,6 +92,9 @@ impl Checker<'_> {
         if value.is_some_and(|value| value.is_zero()) {
             self.problem(path, "must be more than 0s");
         }
+        if value.is_some_and(|value| value > YEAR) {
+            self.problem(path, "must be at most a year (365d)");
+        }
     }
 
     /// The upstream that the key at `path` names.
@@ -122,3 +125,6 @@ fn within(path: &str, section: &str) -> bool {
     let rest = path.strip_prefix(section);
     rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
 }
+
+/// The longest duration that makes sense here; much longer ones overflow clocks.
+const YEAR: Duration = Duration::from_secs(365 * 24 * 3600);

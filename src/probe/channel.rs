@@ -138,10 +138,10 @@ async fn read(response: http::Response<h2::RecvStream>) -> Result<Reply, Failure
     Ok(Reply { status: status.unwrap_or_else(missing), body: received.freeze() })
 }
 
-/// An HTTP/2 error in words, and on which side of the connect it fell.
+/// An HTTP/2 error in words.
 fn explain(error: h2::Error) -> Failure {
     if let Some(io) = error.get_io() {
-        return Failure::Connect(format!("connection lost: {}", io.kind()));
+        return Failure::Rpc(format!("connection lost: {}", io.kind()));
     }
     match error.reason() {
         Some(reason) if error.is_remote() && error.is_go_away() => {

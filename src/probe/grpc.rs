@@ -13,29 +13,40 @@ use crate::{
     },
 };
 
+/// Where a check stands in the configuration, if it does, for failures that a key there would mend.
+#[derive(Debug, Clone)]
+pub(super) struct Hints(pub(super) Option<String>);
+
+impl Hints {
+    /// That `key` of the check is the one to set.
+    fn set(&self, key: &str, or: &str) -> String {
+        self.0.as_ref().map_or_else(String::new, |path| format!("; set {path}.{key}{or}"))
+    }
+}
+
 /// An empty Export, which an OpenTelemetry receiver answers with success before it looks at
 /// tenant, limits or storage (OTLP specification, "Empty telemetry envelopes").
 #[derive(Debug)]
 pub(super) struct Otlp {
     channel: Channel,
-    path: String,
+    hints: Hints,
 }
 
 impl Otlp {
-    pub(super) fn new(address: SocketAddr, timeout: Duration, path: String) -> Self {
-        Self { channel: Channel::new(address, None, timeout), path }
+    pub(super) fn new(address: SocketAddr, timeout: Duration, hints: Hints) -> Self {
+        Self { channel: Channel::new(address, None, timeout), hints }
     }
 
     pub(super) async fn run(&mut self) -> Result<(), Failure> {
         // Five zero bytes, the prefix of an empty message: no bytes at all draw an error.
         let message = Bytes::from_static(&[0; 5]);
         let reply = self.channel.unary(EXPORT, &HeaderMap::new(), message).await?;
-        let path = &self.path;
         Err(Failure::Rpc(match reply.status.code {
             Code::Ok => return Ok(()),
             Code::Unimplemented => format!(
-                "{}: no OTLP trace receiver there; set {path}.port, or another check in its place",
-                reply.status
+                "{}: no OTLP trace receiver there{}",
+                reply.status,
+                self.hints.set("port", ", or another check in its place"),
             ),
             _ => reply.status.to_string(),
         }))
@@ -48,7 +59,7 @@ pub(super) struct Health {
     channel: Channel,
     metadata: HeaderMap,
     service: String,
-    path: String,
+    hints: Hints,
 }
 
 impl Health {
@@ -56,13 +67,13 @@ impl Health {
         address: SocketAddr,
         timeout: Duration,
         config: &config::GrpcCheck,
-        path: String,
+        hints: Hints,
     ) -> Self {
         Self {
             channel: Channel::new(address, config.authority.clone(), timeout),
             metadata: config.metadata.clone(),
             service: config.service.clone(),
-            path,
+            hints,
         }
     }
 
@@ -82,15 +93,18 @@ impl Health {
 
     /// The status, and the key to set where it shows a mistake in the configuration.
     fn misconfiguration(&self, status: &Status) -> String {
-        let path = &self.path;
+        let set = |key| self.hints.set(key, "");
         match status.code {
             Code::Unknown if status.message.contains("no org id") => {
-                format!("{status}: the backend wants a tenant; set {path}.metadata.x-scope-orgid")
+                format!("{status}: the backend wants a tenant{}", set("metadata.x-scope-orgid"))
             }
             Code::Unimplemented => format!(
-                "{status}: no health service there; use otlp: {{}} for an OpenTelemetry receiver, or set {path}.port"
+                "{status}: no health service there{}",
+                self.hints.set("port", ", or use otlp: {} for an OpenTelemetry receiver"),
             ),
-            Code::NotFound => format!("{status}: set {path}.service to one that the backend has"),
+            Code::NotFound => {
+                format!("{status}: the backend has no such service{}", set("service"))
+            }
             _ => status.to_string(),
         }
     }

@@ -8,6 +8,7 @@ use tokio::time::Instant;
 
 use super::{
     End, Listener, Pool,
+    local::discard,
     pool::{Lease, Pending},
     stream::refuse,
     transport::{CANCEL, Fault, Received, Receiver, Responder, Sender},
@@ -41,6 +42,7 @@ pub(super) async fn forward(
         Some(Ok(opened)) => exchange(opened, body, ended, respond, listener).await,
         Some(Err(status)) => {
             refuse(&mut respond, &status);
+            discard(body).await;
             End::Refused(status.code)
         }
         None => End::Reset,

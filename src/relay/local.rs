@@ -73,7 +73,7 @@ pub(super) async fn watch(respond: &mut Responder, mut watch: Watch, stop: &Canc
 /// The whole body of a health check, which is one small message. `None` where none was to be had
 /// and the stream is over.
 pub(super) async fn request(
-    mut body: Receiver,
+    body: &mut Receiver,
     respond: &mut Responder,
     within: Duration,
 ) -> Option<Bytes> {
@@ -111,6 +111,15 @@ pub(super) async fn request(
     }
 }
 
+/// Reads what is left of a request that was answered already: a reset in place of that, lawful as
+/// it is (RFC 9113, 8.1), makes some clients throw the answer away. Nothing is credited, so it is
+/// no more than a stream's window.
+pub(super) async fn discard(mut body: Receiver) {
+    let rest = async { while let Ok(Received::Data(_)) = body.next().await {} };
+    // What is still not over then is reset by being dropped.
+    _ = timeout(LINGER, rest).await;
+}
+
 /// Whether `body` holds the one message that its prefix announces: what follows is not waited
 /// for, since some clients never end their half.
 fn is_whole(body: &[u8]) -> bool {
@@ -125,3 +134,6 @@ fn grpc_head() -> Response<()> {
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
     head
 }
+
+/// How long the rest of an answered request is waited for.
+const LINGER: Duration = Duration::from_secs(1);

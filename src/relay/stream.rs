@@ -1,6 +1,6 @@
 //! One stream from a client: routed, then forwarded or answered here.
 
-use http::HeaderMap;
+use http::HeaderValue;
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -22,10 +22,11 @@ pub(super) async fn run(
     pool: &Pool,
     stop: &CancellationToken,
 ) {
-    let Incoming { request, body, mut respond } = incoming;
+    let Incoming { request, mut body, mut respond } = incoming;
     let (head, ()) = request.into_parts();
+    let patience = listener.limits.handshake_timeout;
     match listener.router.route(&head) {
-        Route::Forward => forward(head, body, respond, listener, pool).await,
+        Route::Forward => return forward(head, body, respond, listener, pool).await,
         Route::Refuse(Refusal::Grpc(status)) => {
             listener.ended(head.uri.path(), End::Refused(status.code));
             refuse(&mut respond, &status);
@@ -34,42 +35,36 @@ pub(super) async fn run(
             local::plain(&mut respond, &head.method, answer::refusal(status));
         }
         Route::Live => local::plain(&mut respond, &head.method, answer::live()),
+        Route::Health(Dialect::Http) => {
+            listener.answered(Dialect::Http);
+            let answer = listener.answers.http(head.uri.query());
+            local::plain(&mut respond, &head.method, answer);
+        }
         Route::Health(dialect) => {
             listener.answered(dialect);
+            let Some(request) = local::request(&mut body, &mut respond, patience).await else {
+                return;
+            };
             let answers = &listener.answers;
+            let encoding = head.headers.get("grpc-encoding").map(HeaderValue::as_bytes);
             match dialect {
-                Dialect::Http => {
-                    local::plain(&mut respond, &head.method, answers.http(head.uri.query()));
-                }
                 Dialect::Alb => local::unary(&mut respond, answers.alb()).await,
                 Dialect::List => local::unary(&mut respond, answers.list()).await,
-                Dialect::Check => {
-                    let timeout = listener.limits.handshake_timeout;
-                    if let Some(body) = local::request(body, &mut respond, timeout).await {
-                        let answer = answers.check(&body, encoding(&head.headers));
-                        local::unary(&mut respond, answer).await;
-                    }
-                }
-                Dialect::Watch => {
-                    let timeout = listener.limits.handshake_timeout;
-                    if let Some(body) = local::request(body, &mut respond, timeout).await {
-                        match answers.watch(&body, encoding(&head.headers)) {
-                            Ok(watch) => local::watch(&mut respond, watch, stop).await,
-                            Err(status) => refuse(&mut respond, &status),
-                        }
-                    }
+                Dialect::Watch => match answers.watch(&request, encoding) {
+                    Ok(watch) => local::watch(&mut respond, watch, stop).await,
+                    Err(status) => refuse(&mut respond, &status),
+                },
+                Dialect::Check | Dialect::Http => {
+                    local::unary(&mut respond, answers.check(&request, encoding)).await;
                 }
             }
         }
     }
+    local::discard(body).await;
 }
 
 /// Ends a call by a status of our own, trailers-only.
 pub(super) fn refuse(respond: &mut Responder, status: &Status) {
     // Fails only where the client has reset the stream.
     _ = respond.head(status.trailers_only(), true);
-}
-
-fn encoding(headers: &HeaderMap) -> Option<&[u8]> {
-    headers.get("grpc-encoding").map(|value| value.as_bytes())
 }

@@ -110,8 +110,8 @@ async fn a_health_check_where_there_is_no_health_service_names_the_key_to_set() 
     let endpoint = Endpoint::start().await;
     assert_eq!(
         reason(endpoint.otlp(), "{ tcp: {} }, { grpc: {} }").await,
-        "grpc: 12 (UNIMPLEMENTED): no health service there; use otlp: {} for an OpenTelemetry \
-         receiver, or set upstreams.otlp.probe.checks[1].grpc.port"
+        "grpc: 12 (UNIMPLEMENTED): no health service there; \
+         set upstreams.otlp.probe.checks[1].grpc.port, or use otlp: {} for an OpenTelemetry receiver"
     );
 }
 

@@ -74,6 +74,9 @@ impl Checker<'_> {
         let interval = raw.interval.unwrap_or(Duration::from_secs(5));
         let timeout = raw.timeout.unwrap_or_else(|| Duration::from_secs(2).min(interval / 2));
         self.positive(&format!("{path}.interval"), raw.interval);
+        if raw.interval.is_some_and(|interval| !interval.is_zero() && interval < SHORTEST) {
+            self.problem(&format!("{path}.interval"), "must be at least 10ms");
+        }
         self.positive(&format!("{path}.timeout"), raw.timeout);
         if timeout >= interval && !self.is_told(&format!("{path}.interval")) {
             let message = format!(
@@ -201,3 +204,6 @@ const RESERVED: [&str; 9] = [
     "transfer-encoding",
     "upgrade",
 ];
+
+/// The shortest interval between probes.
+const SHORTEST: Duration = Duration::from_millis(10);
