@@ -8,9 +8,8 @@ use tokio::time::Instant;
 
 use super::{
     End, Listener, Pool,
-    local::discard,
+    local::{discard, refuse},
     pool::{Lease, Pending},
-    stream::refuse,
     transport::{CANCEL, Fault, Received, Receiver, Responder, Sender},
 };
 use crate::{

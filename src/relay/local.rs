@@ -25,11 +25,15 @@ pub(super) fn plain(respond: &mut Responder, method: &Method, response: Response
     }
 }
 
+/// Ends a call by a status of our own, trailers-only.
+pub(super) fn refuse(respond: &mut Responder, status: &Status) {
+    _ = respond.head(status.trailers_only(), true);
+}
+
 /// The reply to a unary call.
 pub(super) async fn unary(respond: &mut Responder, answer: Answer) {
     let Some(message) = answer.message else {
-        _ = respond.head(answer.status.trailers_only(), true);
-        return;
+        return refuse(respond, &answer.status);
     };
     _ = async {
         let mut sender = respond.head(grpc_head(), false)?;
@@ -100,7 +104,7 @@ pub(super) async fn request(
         Ok(Ok(Some(request))) => Some(request),
         Ok(Ok(None)) => {
             let status = Status::new(Code::ResourceExhausted, "health check too large");
-            _ = respond.head(status.trailers_only(), true);
+            refuse(respond, &status);
             None
         }
         Ok(Err(_)) => None,

@@ -3,15 +3,9 @@
 use http::HeaderValue;
 use tokio_util::sync::CancellationToken;
 
-use super::{
-    End, Listener, Pool,
-    forward::forward,
-    local,
-    transport::{Incoming, Responder},
-};
+use super::{End, Listener, Pool, forward::forward, local, transport::Incoming};
 use crate::{
     answer,
-    grpc::Status,
     route::{Dialect, Refusal, Route},
 };
 
@@ -29,7 +23,7 @@ pub(super) async fn run(
         Route::Forward => return forward(head, body, respond, listener, pool).await,
         Route::Refuse(Refusal::Grpc(status)) => {
             listener.ended(head.uri.path(), End::Refused(status.code));
-            refuse(&mut respond, &status);
+            local::refuse(&mut respond, &status);
         }
         Route::Refuse(Refusal::Http(status)) => {
             local::plain(&mut respond, &head.method, answer::refusal(status));
@@ -52,7 +46,7 @@ pub(super) async fn run(
                 Dialect::List => local::unary(&mut respond, answers.list()).await,
                 Dialect::Watch => match answers.watch(&request, encoding) {
                     Ok(watch) => local::watch(&mut respond, watch, stop).await,
-                    Err(status) => refuse(&mut respond, &status),
+                    Err(status) => local::refuse(&mut respond, &status),
                 },
                 Dialect::Check | Dialect::Http => {
                     local::unary(&mut respond, answers.check(&request, encoding)).await;
@@ -61,10 +55,4 @@ pub(super) async fn run(
         }
     }
     local::discard(body).await;
-}
-
-/// Ends a call by a status of our own, trailers-only.
-pub(super) fn refuse(respond: &mut Responder, status: &Status) {
-    // Fails only where the client has reset the stream.
-    _ = respond.head(status.trailers_only(), true);
 }
