@@ -47,6 +47,7 @@ pub mod config;
 pub mod demo;
 pub mod grpc;
 pub mod health;
+pub mod http2;
 pub mod metrics;
 pub mod net;
 pub mod probe;

@@ -1,0 +1,477 @@
+//! Header fields by identity.
+//!
+//! What is asked of a field (is it lawful, what is it to the relay) is answered when it is made,
+//! once. A worker's [`Fields`] gives equal fields that repeat one identity, whichever connection
+//! they came on, so that an encoder knows them again by a number.
+
+use std::{cell::Cell, collections::HashMap, rc::Rc};
+
+use super::huffman;
+
+/// What a field is to the relay, by its name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// `:method`
+    Method,
+    /// `:scheme`
+    Scheme,
+    /// `:authority`
+    Authority,
+    /// `:path`
+    Path,
+    /// `:status`
+    Status,
+    /// Another name that begins with a colon, `:protocol` among them.
+    UnknownPseudo,
+    /// Forbidden in HTTP/2 (RFC 9113, 8.2.2).
+    HopByHop,
+    /// `te`
+    Te,
+    /// `host`
+    Host,
+    /// `content-type`
+    ContentType,
+    /// `content-length`
+    ContentLength,
+    /// `grpc-status`
+    GrpcStatus,
+    /// `grpc-timeout`
+    GrpcTimeout,
+    /// `grpc-encoding`
+    GrpcEncoding,
+    /// Passed on without a look.
+    Plain,
+}
+
+impl Role {
+    fn of(name: &[u8]) -> Self {
+        match name {
+            b":method" => Self::Method,
+            b":scheme" => Self::Scheme,
+            b":authority" => Self::Authority,
+            b":path" => Self::Path,
+            b":status" => Self::Status,
+            [b':', ..] => Self::UnknownPseudo,
+            b"connection" | b"keep-alive" | b"proxy-connection" | b"transfer-encoding"
+            | b"upgrade" => Self::HopByHop,
+            b"te" => Self::Te,
+            b"host" => Self::Host,
+            b"content-type" => Self::ContentType,
+            b"content-length" => Self::ContentLength,
+            b"grpc-status" => Self::GrpcStatus,
+            b"grpc-timeout" => Self::GrpcTimeout,
+            b"grpc-encoding" => Self::GrpcEncoding,
+            _ => Self::Plain,
+        }
+    }
+
+    /// Whether the name begins with a colon.
+    pub fn is_pseudo(self) -> bool {
+        matches!(
+            self,
+            Self::Method
+                | Self::Scheme
+                | Self::Authority
+                | Self::Path
+                | Self::Status
+                | Self::UnknownPseudo
+        )
+    }
+}
+
+/// A field's name.
+#[derive(Debug)]
+pub struct Name {
+    plain: Box<[u8]>,
+    literal: Box<[u8]>,
+    static_index: u8,
+    role: Role,
+    lawful: bool,
+}
+
+impl Name {
+    fn new(plain: &[u8]) -> Self {
+        let position = STATIC.iter().position(|(name, _)| name.as_bytes() == plain);
+        let token = plain.strip_prefix(b":").unwrap_or(plain);
+        Self {
+            plain: plain.into(),
+            literal: literal(plain),
+            static_index: position.map_or(0, |index| index as u8 + 1),
+            role: Role::of(plain),
+            lawful: !token.is_empty() && token.iter().all(|byte| is_token(*byte)),
+        }
+    }
+
+    /// As text.
+    pub fn plain(&self) -> &[u8] {
+        &self.plain
+    }
+
+    /// As a string literal (RFC 7541, 5.2), in the shorter of its two forms.
+    pub fn literal(&self) -> &[u8] {
+        &self.literal
+    }
+
+    /// Its first place in the static table; 0 where it has none.
+    pub fn static_index(&self) -> u8 {
+        self.static_index
+    }
+
+    /// What fields of this name are.
+    pub fn role(&self) -> Role {
+        self.role
+    }
+
+    /// Whether it is a token in lower case (RFC 9113, 8.2.1).
+    pub fn is_lawful(&self) -> bool {
+        self.lawful
+    }
+}
+
+/// A field that repeats.
+#[derive(Debug)]
+pub struct Field {
+    id: u32,
+    name: Rc<Name>,
+    value: Box<[u8]>,
+    literal: Box<[u8]>,
+    lawful: bool,
+    note: Cell<u32>,
+}
+
+impl Field {
+    fn new(id: u32, name: Rc<Name>, value: &[u8]) -> Self {
+        let lawful = name.is_lawful() && is_lawful_value(value);
+        let (value, literal) = (value.into(), literal(value));
+        Self { id, name, value, literal, lawful, note: Cell::new(0) }
+    }
+
+    /// Unique in its [`Fields`] for ever; up to 61 it is the field's place in the static table.
+    pub fn id(&self) -> u32 {
+        self.id
+    }
+
+    /// The name.
+    pub fn name(&self) -> &Rc<Name> {
+        &self.name
+    }
+
+    /// The value as text.
+    pub fn value(&self) -> &[u8] {
+        &self.value
+    }
+
+    /// The value as a string literal (RFC 7541, 5.2), in the shorter of its two forms.
+    pub fn literal(&self) -> &[u8] {
+        &self.literal
+    }
+
+    /// Its size in a table or a header list (RFC 7541, 4.1), in bytes.
+    pub fn size(&self) -> usize {
+        self.name.plain.len() + self.value.len() + OVERHEAD
+    }
+
+    /// Whether name and value are what RFC 9113, 8.2.1 allows.
+    pub fn is_lawful(&self) -> bool {
+        self.lawful
+    }
+
+    /// What the field's user wrote down about it, at first 0.
+    pub fn note(&self) -> u32 {
+        self.note.get()
+    }
+
+    /// Writes something down, to be read wherever the field comes again.
+    pub fn set_note(&self, note: u32) {
+        self.note.set(note);
+    }
+}
+
+/// A worker's names and repeated fields, each once. Bounded: beyond that, names are made anew each
+/// time and fields are not known again.
+#[derive(Debug)]
+pub struct Fields {
+    statics: Vec<Rc<Field>>,
+    /// By their string literals as they came.
+    names: HashMap<Box<[u8]>, Rc<Name>>,
+    known: HashMap<(Box<[u8]>, Box<[u8]>), Rc<Field>>,
+    next: u32,
+}
+
+impl Fields {
+    /// Those of the static table.
+    pub fn new() -> Self {
+        let mut fields =
+            Self { statics: Vec::new(), names: HashMap::new(), known: HashMap::new(), next: 1 };
+        let mut last: Option<Rc<Name>> = None;
+        for (name, value) in STATIC {
+            let name = match last.take().filter(|last| *last.plain == *name.as_bytes()) {
+                Some(same) => same,
+                None => Rc::new(Name::new(name.as_bytes())),
+            };
+            last = Some(Rc::clone(&name));
+            fields.names.insert(name.literal.clone(), Rc::clone(&name));
+            let field = Rc::new(Field::new(fields.next, Rc::clone(&name), value.as_bytes()));
+            fields.known.insert((name.plain.clone(), field.value.clone()), Rc::clone(&field));
+            fields.statics.push(field);
+            fields.next += 1;
+        }
+        fields
+    }
+
+    /// The field at `index` of the static table, 1 to 61.
+    pub fn at(&self, index: usize) -> Option<&Rc<Field>> {
+        self.statics.get(index.checked_sub(1)?)
+    }
+
+    /// The name that a string literal stands for; none where it is broken Huffman.
+    pub fn name(&mut self, literal: &Literal<'_>) -> Option<Rc<Name>> {
+        if let Some(name) = self.names.get(literal.wire) {
+            return Some(Rc::clone(name));
+        }
+        let mut plain = Vec::new();
+        literal.decode(&mut plain).ok()?;
+        let name = Rc::new(Name::new(&plain));
+        if self.names.len() < NAMES && plain.len() <= SHORT {
+            self.names.insert(literal.wire.into(), Rc::clone(&name));
+        }
+        Some(name)
+    }
+
+    /// The one field with this name and value. None where the bound is reached.
+    pub fn known(&mut self, name: &Rc<Name>, value: &[u8]) -> Option<Rc<Field>> {
+        let key = (name.plain.clone(), Box::from(value));
+        if let Some(field) = self.known.get(&key) {
+            return Some(Rc::clone(field));
+        }
+        if self.known.len() >= KNOWN {
+            // Those that no table holds any more make room.
+            self.known.retain(|_, field| {
+                field.id as usize <= STATIC.len() || Rc::strong_count(field) > 1
+            });
+        }
+        if self.known.len() >= KNOWN || value.len() > LONG {
+            return None;
+        }
+        let field = Rc::new(Field::new(self.next, Rc::clone(name), value));
+        self.next = self.next.checked_add(1)?;
+        self.known.insert(key, Rc::clone(&field));
+        Some(field)
+    }
+
+    /// The one field with this name and value, for those that the program itself sends.
+    ///
+    /// # Panics
+    /// The bound is reached; made at the start, it is not.
+    pub fn own(&mut self, name: &str, value: &str) -> Rc<Field> {
+        let wire = literal(name.as_bytes());
+        let literal = Literal::parse(&wire).expect("made from a short name").0;
+        let name = self.name(&literal).expect("made by the encoder");
+        self.known(&name, value.as_bytes()).expect("the table is nearly empty")
+    }
+}
+
+impl Default for Fields {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// A string literal on the wire (RFC 7541, 5.2).
+#[derive(Debug, Clone, Copy)]
+pub struct Literal<'a> {
+    /// All of it: flag, length and string.
+    pub wire: &'a [u8],
+    string: &'a [u8],
+}
+
+impl<'a> Literal<'a> {
+    /// Takes one from the front of `input`; what follows it. None where it is cut or its length
+    /// is beyond all reason.
+    pub fn parse(input: &'a [u8]) -> Option<(Self, &'a [u8])> {
+        let (length, rest) = integer(input, 7)?;
+        let (string, rest) = rest.split_at_checked(length)?;
+        Some((Self { wire: &input[..input.len() - rest.len()], string }, rest))
+    }
+
+    fn is_huffman(&self) -> bool {
+        self.wire[0] & 0x80 != 0
+    }
+
+    /// Appends its text.
+    ///
+    /// # Errors
+    /// It is broken Huffman.
+    pub fn decode(&self, plain: &mut Vec<u8>) -> Result<(), huffman::Invalid> {
+        if self.is_huffman() {
+            return huffman::decode(self.string, plain);
+        }
+        plain.extend_from_slice(self.string);
+        Ok(())
+    }
+
+    /// Its length as text, and whether it is a lawful value.
+    ///
+    /// # Errors
+    /// It is broken Huffman.
+    pub fn inspect(&self) -> Result<(usize, bool), huffman::Invalid> {
+        if !self.is_huffman() {
+            return Ok((self.string.len(), is_lawful_value(self.string)));
+        }
+        let (mut length, mut lawful) = (0, true);
+        let (mut first, mut last) = (b'a', b'a');
+        huffman::walk(self.string, |byte| {
+            if length == 0 {
+                first = byte;
+            }
+            last = byte;
+            length += 1;
+            lawful &= is_value_byte(byte);
+        })?;
+        let edges = [first, last].iter().all(|byte| !matches!(byte, b' ' | b'\t'));
+        Ok((length, lawful && edges))
+    }
+}
+
+/// An integer with a prefix of `bits` bits (RFC 7541, 5.1), and what follows it. None where it is
+/// cut, or larger than any block that is taken here.
+pub fn integer(input: &[u8], bits: u8) -> Option<(usize, &[u8])> {
+    let (first, mut rest) = input.split_first()?;
+    let mask = (1_usize << bits) - 1;
+    let mut value = *first as usize & mask;
+    if value < mask {
+        return Some((value, rest));
+    }
+    for shift in [0, 7, 14, 21] {
+        let (byte, tail) = rest.split_first()?;
+        rest = tail;
+        value += (*byte as usize & 0x7f) << shift;
+        if byte & 0x80 == 0 {
+            return Some((value, rest));
+        }
+    }
+    None
+}
+
+/// Appends an integer with a prefix of `bits` bits, below `first`'s flags.
+pub fn put_integer(first: u8, bits: u8, value: usize, out: &mut Vec<u8>) {
+    let mask = (1_usize << bits) - 1;
+    if value < mask {
+        out.push(first | value as u8);
+        return;
+    }
+    out.push(first | mask as u8);
+    let mut rest = value - mask;
+    while rest >= 0x80 {
+        out.push(rest as u8 | 0x80);
+        rest >>= 7;
+    }
+    out.push(rest as u8);
+}
+
+/// The shorter of a string's two forms.
+fn literal(plain: &[u8]) -> Box<[u8]> {
+    let coded = huffman::encoded_len(plain);
+    let mut out = Vec::with_capacity(plain.len() + 4);
+    if coded < plain.len() {
+        put_integer(0x80, 7, coded, &mut out);
+        huffman::encode(plain, &mut out);
+    } else {
+        put_integer(0, 7, plain.len(), &mut out);
+        out.extend_from_slice(plain);
+    }
+    out.into()
+}
+
+/// RFC 9110, 5.6.2, without upper case.
+fn is_token(byte: u8) -> bool {
+    matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'!' | b'#'..=b'\'' | b'*' | b'+' | b'-' | b'.'
+        | b'^'..=b'`' | b'|' | b'~')
+}
+
+/// RFC 9110, 5.5: visible characters, space, tab, and bytes above ASCII.
+fn is_value_byte(byte: u8) -> bool {
+    byte == b'\t' || (byte >= b' ' && byte != 0x7f)
+}
+
+/// No white space at either end (RFC 9113, 8.2.1).
+fn is_lawful_value(value: &[u8]) -> bool {
+    let blank = |byte: Option<&u8>| matches!(byte, Some(b' ' | b'\t'));
+    value.iter().all(|byte| is_value_byte(*byte)) && !blank(value.first()) && !blank(value.last())
+}
+
+/// What each entry of a table counts beside its strings, in bytes (RFC 7541, 4.1).
+pub const OVERHEAD: usize = 32;
+/// Names known by their literals.
+const NAMES: usize = 1024;
+/// Fields that have an identity.
+const KNOWN: usize = 4096;
+/// The longest name that is remembered.
+const SHORT: usize = 128;
+/// The longest value that is remembered.
+const LONG: usize = 2048;
+
+/// RFC 7541, Appendix A.
+const STATIC: [(&str, &str); 61] = [
+    (":authority", ""),
+    (":method", "GET"),
+    (":method", "POST"),
+    (":path", "/"),
+    (":path", "/index.html"),
+    (":scheme", "http"),
+    (":scheme", "https"),
+    (":status", "200"),
+    (":status", "204"),
+    (":status", "206"),
+    (":status", "304"),
+    (":status", "400"),
+    (":status", "404"),
+    (":status", "500"),
+    ("accept-charset", ""),
+    ("accept-encoding", "gzip, deflate"),
+    ("accept-language", ""),
+    ("accept-ranges", ""),
+    ("accept", ""),
+    ("access-control-allow-origin", ""),
+    ("age", ""),
+    ("allow", ""),
+    ("authorization", ""),
+    ("cache-control", ""),
+    ("content-disposition", ""),
+    ("content-encoding", ""),
+    ("content-language", ""),
+    ("content-length", ""),
+    ("content-location", ""),
+    ("content-range", ""),
+    ("content-type", ""),
+    ("cookie", ""),
+    ("date", ""),
+    ("etag", ""),
+    ("expect", ""),
+    ("expires", ""),
+    ("from", ""),
+    ("host", ""),
+    ("if-match", ""),
+    ("if-modified-since", ""),
+    ("if-none-match", ""),
+    ("if-range", ""),
+    ("if-unmodified-since", ""),
+    ("last-modified", ""),
+    ("link", ""),
+    ("location", ""),
+    ("max-forwards", ""),
+    ("proxy-authenticate", ""),
+    ("proxy-authorization", ""),
+    ("range", ""),
+    ("referer", ""),
+    ("refresh", ""),
+    ("retry-after", ""),
+    ("server", ""),
+    ("set-cookie", ""),
+    ("strict-transport-security", ""),
+    ("transfer-encoding", ""),
+    ("user-agent", ""),
+    ("vary", ""),
+    ("via", ""),
+    ("www-authenticate", ""),
+];
