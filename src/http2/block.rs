@@ -1,0 +1,364 @@
+//! A header block between its decoder and its encoder, checked once (RFC 9113, 8).
+
+use std::rc::Rc;
+
+use super::{
+    field::{Field, Literal, Name, OVERHEAD, Role},
+    hpack::{Encoder, Line, Moving},
+};
+
+/// The fields of one block in their order. Kept and used again, so that its buffers are.
+#[derive(Debug, Default)]
+pub struct Block {
+    items: Vec<Item>,
+    /// The literals of moving values.
+    literals: Vec<u8>,
+    size: usize,
+}
+
+#[derive(Debug)]
+enum Item {
+    Known(Rc<Field>),
+    Moving { name: Rc<Name>, start: usize, end: usize, length: usize, lawful: bool, never: bool },
+}
+
+/// What a request's or response's head says, beside the fields that pass unread.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Facts {
+    /// `:status`, of a response.
+    pub status: u16,
+    /// `content-length`.
+    pub content_length: Option<u64>,
+}
+
+/// A message that RFC 9113, 8.1.1 calls malformed: an error of its stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Malformed;
+
+impl Block {
+    /// Without fields.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Forgets the fields and keeps the room.
+    pub fn clear(&mut self) {
+        self.items.clear();
+        self.literals.clear();
+        self.size = 0;
+    }
+
+    /// Appends a line.
+    pub fn push(&mut self, line: Line<'_>) {
+        match line {
+            Line::Known(field) => self.push_known(field),
+            Line::Moving(moving) => {
+                let start = self.literals.len();
+                self.literals.extend_from_slice(moving.value.wire);
+                self.size += moving.name.plain().len() + moving.length + OVERHEAD;
+                self.items.push(Item::Moving {
+                    name: Rc::clone(moving.name),
+                    start,
+                    end: self.literals.len(),
+                    length: moving.length,
+                    lawful: moving.lawful,
+                    never: moving.never_indexed,
+                });
+            }
+        }
+    }
+
+    /// Appends a field that repeats.
+    pub fn push_known(&mut self, field: &Rc<Field>) {
+        self.size += field.size();
+        self.items.push(Item::Known(Rc::clone(field)));
+    }
+
+    /// Appends a field with a value of its own, as a literal that enters no table.
+    pub fn push_text(&mut self, name: &Rc<Name>, value: &[u8]) {
+        let start = self.literals.len();
+        super::field::put_integer(0, 7, value.len(), &mut self.literals);
+        self.literals.extend_from_slice(value);
+        self.size += name.plain().len() + value.len() + OVERHEAD;
+        self.items.push(Item::Moving {
+            name: Rc::clone(name),
+            start,
+            end: self.literals.len(),
+            length: value.len(),
+            lawful: true,
+            never: false,
+        });
+    }
+
+    /// Its size as a header list (RFC 9113, 6.5.2), in bytes.
+    pub fn size(&self) -> usize {
+        self.size
+    }
+
+    /// How many fields it has.
+    pub fn len(&self) -> usize {
+        self.items.len()
+    }
+
+    /// Whether it has none.
+    pub fn is_empty(&self) -> bool {
+        self.items.is_empty()
+    }
+
+    /// The fields in their order.
+    pub fn lines(&self) -> impl Iterator<Item = Line<'_>> {
+        self.items.iter().map(|item| match item {
+            Item::Known(field) => Line::Known(field),
+            Item::Moving { name, start, end, length, lawful, never } => Line::Moving(Moving {
+                name,
+                value: self.literal(*start, *end),
+                length: *length,
+                lawful: *lawful,
+                never_indexed: *never,
+            }),
+        })
+    }
+
+    fn literal(&self, start: usize, end: usize) -> Literal<'_> {
+        Literal::parse(&self.literals[start..end]).expect("it was parsed before").0
+    }
+
+    /// Writes the fields that `keep` lets through.
+    pub fn write(&self, encoder: &mut Encoder, out: &mut Vec<u8>, keep: impl Fn(Role) -> bool) {
+        encoder.begin(out);
+        for line in self.lines() {
+            if keep(line.name().role()) {
+                match line {
+                    Line::Known(field) => encoder.known(field, out),
+                    Line::Moving(moving) => encoder.moving(&moving, out),
+                }
+            }
+        }
+    }
+
+    /// Hands the values of all fields with a role out, as text.
+    pub fn values(&self, role: Role, mut value: impl FnMut(&[u8])) {
+        let mut plain = Vec::new();
+        for line in self.lines().filter(|line| line.name().role() == role) {
+            value(line.text(&mut plain));
+        }
+    }
+
+    /// The value of the first field with a role, as text.
+    pub fn first(&self, role: Role) -> Option<Vec<u8>> {
+        let mut plain = Vec::new();
+        let line = self.lines().find(|line| line.name().role() == role)?;
+        Some(line.text(&mut plain).to_vec())
+    }
+
+    /// Whether a field with that role is there.
+    pub fn has(&self, role: Role) -> bool {
+        self.lines().any(|line| line.name().role() == role)
+    }
+
+    /// Checks a request's head (RFC 9113, 8.2 and 8.3.1).
+    ///
+    /// # Errors
+    /// It is malformed.
+    pub fn check_request(&self) -> Result<Facts, Malformed> {
+        let (mut method, mut scheme, mut path, mut authority) = (0, 0, 0, 0);
+        let mut connect = false;
+        let facts = self.check(|line| {
+            match line.name().role() {
+                Role::Method => {
+                    method += 1;
+                    connect = line.is(b"CONNECT");
+                }
+                Role::Scheme => scheme += 1,
+                Role::Path => {
+                    path += 1;
+                    if line.length() == 0 {
+                        return Err(Malformed);
+                    }
+                }
+                Role::Authority => authority += 1,
+                _ => return Err(Malformed),
+            }
+            Ok(())
+        })?;
+        let lawful = match connect {
+            true => (method, scheme, path, authority) == (1, 0, 0, 1),
+            false => (method, scheme, path) == (1, 1, 1) && authority <= 1,
+        };
+        if lawful { Ok(facts) } else { Err(Malformed) }
+    }
+
+    /// Checks a response's head (RFC 9113, 8.2 and 8.3.2).
+    ///
+    /// # Errors
+    /// It is malformed.
+    pub fn check_response(&self) -> Result<Facts, Malformed> {
+        let mut status = None;
+        let facts = self.check(|line| {
+            if line.name().role() != Role::Status || status.is_some() {
+                return Err(Malformed);
+            }
+            let mut plain = Vec::new();
+            status = match line.text(&mut plain) {
+                [a @ b'1'..=b'9', b @ b'0'..=b'9', c @ b'0'..=b'9'] => {
+                    let digit = |byte: &u8| u16::from(byte - b'0');
+                    Some(digit(a) * 100 + digit(b) * 10 + digit(c))
+                }
+                _ => return Err(Malformed),
+            };
+            Ok(())
+        })?;
+        Ok(Facts { status: status.ok_or(Malformed)?, ..facts })
+    }
+
+    /// Checks trailers (RFC 9113, 8.1): no pseudo-header field among them.
+    ///
+    /// # Errors
+    /// They are malformed.
+    pub fn check_trailers(&self) -> Result<(), Malformed> {
+        self.check(|_| Err(Malformed)).map(drop)
+    }
+
+    fn check(
+        &self,
+        mut pseudo: impl FnMut(&Line<'_>) -> Result<(), Malformed>,
+    ) -> Result<Facts, Malformed> {
+        let mut facts = Facts::default();
+        let mut regular = false;
+        for line in self.lines() {
+            let role = line.name().role();
+            if !line.is_lawful() || (role.is_pseudo() && regular) {
+                return Err(Malformed);
+            }
+            if role.is_pseudo() {
+                pseudo(&line)?;
+                continue;
+            }
+            regular = true;
+            match role {
+                Role::HopByHop => return Err(Malformed),
+                Role::Te if !line.is(b"trailers") => return Err(Malformed),
+                Role::ContentLength => {
+                    let mut plain = Vec::new();
+                    let length = number(line.text(&mut plain)).ok_or(Malformed)?;
+                    if facts.content_length.replace(length).is_some_and(|other| other != length) {
+                        return Err(Malformed);
+                    }
+                }
+                _ => {}
+            }
+        }
+        Ok(facts)
+    }
+}
+
+impl Line<'_> {
+    /// Its name.
+    pub fn name(&self) -> &Rc<Name> {
+        match self {
+            Self::Known(field) => field.name(),
+            Self::Moving(moving) => moving.name,
+        }
+    }
+
+    /// Its value as text, for which `plain` may be needed.
+    pub fn text<'a>(&'a self, plain: &'a mut Vec<u8>) -> &'a [u8] {
+        match self {
+            Self::Known(field) => field.value(),
+            Self::Moving(moving) => {
+                plain.clear();
+                moving.value.decode(plain).expect("it was inspected before");
+                plain
+            }
+        }
+    }
+
+    fn is(&self, value: &[u8]) -> bool {
+        self.length() == value.len() && *self.text(&mut Vec::new()) == *value
+    }
+
+    fn length(&self) -> usize {
+        match self {
+            Self::Known(field) => field.value().len(),
+            Self::Moving(moving) => moving.length,
+        }
+    }
+
+    fn is_lawful(&self) -> bool {
+        match self {
+            Self::Known(field) => field.is_lawful(),
+            Self::Moving(moving) => moving.lawful,
+        }
+    }
+}
+
+/// Digits alone, at least one.
+fn number(digits: &[u8]) -> Option<u64> {
+    if digits.is_empty() || digits.len() > 19 {
+        return None;
+    }
+    digits.iter().try_fold(0_u64, |value, digit| match digit {
+        b'0'..=b'9' => Some(value * 10 + u64::from(digit - b'0')),
+        _ => None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::http2::field::Fields;
+
+    fn block(list: &[(&str, &str)]) -> Block {
+        let (mut fields, mut block) = (Fields::new(), Block::new());
+        for (name, value) in list {
+            block.push_known(&fields.own(name, value));
+        }
+        block
+    }
+
+    const POST: [(&str, &str); 3] = [(":method", "POST"), (":scheme", "http"), (":path", "/a/B")];
+
+    #[test]
+    fn requests_are_checked() {
+        let more = |list: &[(&'static str, &'static str)]| block(&[&POST, list].concat());
+        assert_eq!(more(&[]).check_request(), Ok(Facts::default()));
+        let length =
+            more(&[("te", "trailers"), ("content-length", "12"), ("content-length", "12")]);
+        assert_eq!(length.check_request().unwrap().content_length, Some(12));
+        for list in [
+            [("te", "gzip")],
+            [("connection", "close")],
+            [("upgrade", "h2c")],
+            [(":path", "/c/D")],
+            [(":status", "200")],
+            [(":protocol", "websocket")],
+            [("content-length", "-1")],
+            [("content-length", "")],
+            [("X-A", "b")],
+            [("x-a", "b\n")],
+        ] {
+            assert_eq!(more(&list).check_request(), Err(Malformed), "{list:?}");
+        }
+        for list in [
+            &[("x-a", "b"), POST[0], POST[1], POST[2]] as &[_],
+            &[POST[0], POST[1]],
+            &[POST[0], POST[1], (":path", "")],
+            &[(":method", "CONNECT"), (":scheme", "http"), (":authority", "a")],
+        ] {
+            assert_eq!(block(list).check_request(), Err(Malformed), "{list:?}");
+        }
+        assert!(block(&[(":method", "CONNECT"), (":authority", "a")]).check_request().is_ok());
+        let lengths = more(&[("content-length", "1"), ("content-length", "2")]);
+        assert_eq!(lengths.check_request(), Err(Malformed));
+    }
+
+    #[test]
+    fn responses_and_trailers_are_checked() {
+        assert_eq!(block(&[(":status", "415")]).check_response().unwrap().status, 415);
+        for list in [&[] as &[_], &[(":status", "20")], &[(":status", "2xx")], &[POST[0]]] {
+            assert_eq!(block(list).check_response(), Err(Malformed), "{list:?}");
+        }
+        assert_eq!(block(&[("grpc-status", "0")]).check_trailers(), Ok(()));
+        assert_eq!(block(&[(":status", "200")]).check_trailers(), Err(Malformed));
+    }
+}

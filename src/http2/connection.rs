@@ -1,0 +1,328 @@
+//! One end of a connection: bytes come in, events and bytes go out.
+//!
+//! The caller feeds what its socket read to [`Connection::next`] until that has no event left,
+//! and writes what was appended to `out`. It keeps the message bodies itself: DATA is handed out as
+//! ranges of the input, as it arrives, and is credited to the peer by [`Connection::credit`] when
+//! its receiver took it.
+
+mod receive;
+mod send;
+
+use std::{
+    collections::{HashMap, VecDeque},
+    hash::{BuildHasherDefault, Hasher},
+};
+
+use super::{
+    block::Block,
+    field::Fields,
+    flow::{ReceiveWindow, SendWindow},
+    frame::{self, Reason},
+    hpack::{Decoder, Encoder},
+    limits::{Budget, Limits},
+};
+
+/// Which end this is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// It opens streams.
+    Client,
+    /// It answers on them.
+    Server,
+}
+
+/// What all connections of a worker share.
+#[derive(Debug, Default)]
+pub struct Context {
+    /// Names and repeated fields.
+    pub fields: Fields,
+    /// Blocks to be used again.
+    pub blocks: Vec<Block>,
+    /// The time, in milliseconds from any beginning.
+    pub now: u64,
+}
+
+impl Context {
+    /// An empty block.
+    pub fn block(&mut self) -> Block {
+        self.blocks.pop().unwrap_or_default()
+    }
+
+    /// Takes a block back.
+    pub fn recycle(&mut self, mut block: Block) {
+        if self.blocks.len() < BLOCKS {
+            block.clear();
+            self.blocks.push(block);
+        }
+    }
+}
+
+/// What came in. `call` is what [`Connection::mark`] set for the stream, or [`NONE`].
+#[derive(Debug)]
+pub enum Event {
+    /// A stream's first block that is not informational: a request's head opens the stream.
+    Head {
+        /// The stream.
+        stream: u32,
+        /// The caller's number for it.
+        call: u32,
+        /// A checked request or response head.
+        block: Block,
+        /// Of a response.
+        status: u16,
+        /// Whether that is all.
+        end: bool,
+    },
+    /// A request whose head is larger than the limit; its stream is open.
+    TooLarge {
+        /// The stream.
+        stream: u32,
+    },
+    /// Payload, or the end without any.
+    Data {
+        /// The stream.
+        stream: u32,
+        /// The caller's number for it.
+        call: u32,
+        /// Where it begins in the input.
+        start: usize,
+        /// Where it ends.
+        stop: usize,
+        /// Whether it is the last.
+        end: bool,
+    },
+    /// The last block of a stream.
+    Trailers {
+        /// The stream.
+        stream: u32,
+        /// The caller's number for it.
+        call: u32,
+        /// Checked trailers.
+        block: Block,
+    },
+    /// The stream is closed: by the peer, or because it broke the protocol on it, which it was
+    /// told.
+    Reset {
+        /// The stream.
+        stream: u32,
+        /// The caller's number for it.
+        call: u32,
+        /// Why.
+        reason: Reason,
+    },
+    /// More may be sent: on a stream, or on all of them (0).
+    Window {
+        /// The stream.
+        stream: u32,
+        /// The caller's number for it.
+        call: u32,
+    },
+    /// The peer's SETTINGS have changed what may be sent, or how many streams may be open.
+    Settings,
+    /// The peer takes no stream above this one.
+    GoAway {
+        /// The last that it may have processed.
+        last: u32,
+        /// Why.
+        reason: Reason,
+    },
+}
+
+/// The connection is over; GOAWAY with this reason was appended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Fatal(pub Reason);
+
+/// The `call` of a stream that was not marked.
+pub const NONE: u32 = u32::MAX;
+
+/// One end of a connection.
+#[derive(Debug)]
+pub struct Connection {
+    role: Role,
+    limits: Limits,
+    budget: Budget,
+    reading: Reading,
+    /// The beginning of a frame whose rest has not come.
+    partial: Vec<u8>,
+    assembling: Option<Assembling>,
+    decoder: Decoder,
+    encoder: Encoder,
+    streams: HashMap<u32, Stream, BuildHasherDefault<Identity>>,
+    /// The highest stream that the peer opened.
+    highest: u32,
+    /// The next stream that this end opens.
+    next: u32,
+    receive: ReceiveWindow,
+    send: SendWindow,
+    peer: Settings,
+    settled: bool,
+    told_to_go: Option<u32>,
+    went: Option<u32>,
+    /// Streams that this end reset a short while ago: what still comes on them is no error.
+    reset: VecDeque<u32>,
+}
+
+#[derive(Debug)]
+struct Stream {
+    call: u32,
+    send: SendWindow,
+    receive: ReceiveWindow,
+    /// The peer may still send.
+    receiving: bool,
+    /// This end may still send.
+    sending: bool,
+    /// The head has come: what comes next is a body or trailers.
+    headed: bool,
+    /// This end has sent its head.
+    answered: bool,
+    /// What `content-length` leaves to come.
+    expected: Option<u64>,
+}
+
+/// The peer's settings that matter here (RFC 9113, 6.5.2).
+#[derive(Debug, Clone, Copy)]
+struct Settings {
+    streams: u32,
+    window: u32,
+    frame: usize,
+}
+
+/// Where in the input the reader is.
+#[derive(Debug, Clone, Copy)]
+enum Reading {
+    /// This much of the client's preface has come.
+    Preface(usize),
+    /// A frame's head is next.
+    Frame,
+    /// The padding's length is next, in a DATA frame.
+    Padding(frame::Head),
+    /// Payload of DATA is next, then padding.
+    Data { stream: u32, left: usize, padding: usize, end: bool, wanted: bool },
+}
+
+/// A header block whose last frame has not come.
+#[derive(Debug)]
+struct Assembling {
+    stream: u32,
+    end: bool,
+    depends_on_itself: bool,
+    frames: usize,
+    since: u64,
+    bytes: Vec<u8>,
+}
+
+impl Connection {
+    /// Begins a connection: appends the preface, where it is a client's, and SETTINGS.
+    pub fn new(role: Role, limits: Limits, out: &mut Vec<u8>) -> Self {
+        let mut settings = vec![
+            (frame::INITIAL_WINDOW_SIZE, limits.stream_window),
+            (frame::MAX_HEADER_LIST_SIZE, limits.header_list as u32),
+        ];
+        match role {
+            Role::Client => {
+                out.extend_from_slice(frame::PREFACE);
+                settings.push((frame::ENABLE_PUSH, 0));
+            }
+            Role::Server => settings.push((frame::MAX_CONCURRENT_STREAMS, limits.streams)),
+        }
+        frame::put_settings(&settings, out);
+        let more = limits.connection_window.saturating_sub(DEFAULT_WINDOW);
+        if more > 0 {
+            frame::put_window_update(0, more, out);
+        }
+        Self {
+            role,
+            limits,
+            budget: Budget::new(limits.strict),
+            reading: match role {
+                Role::Client => Reading::Frame,
+                Role::Server => Reading::Preface(0),
+            },
+            partial: Vec::new(),
+            assembling: None,
+            decoder: Decoder::new(TABLE),
+            encoder: Encoder::new(TABLE),
+            streams: HashMap::default(),
+            highest: 0,
+            next: 1,
+            receive: ReceiveWindow::new(limits.connection_window.max(DEFAULT_WINDOW)),
+            send: SendWindow::new(DEFAULT_WINDOW),
+            peer: Settings { streams: u32::MAX, window: DEFAULT_WINDOW, frame: DEFAULT_FRAME },
+            settled: false,
+            told_to_go: None,
+            went: None,
+            reset: VecDeque::new(),
+        }
+    }
+
+    /// Whether the peer's SETTINGS have come, which are its preface.
+    pub fn is_settled(&self) -> bool {
+        self.settled
+    }
+
+    /// Streams that are open.
+    pub fn streams(&self) -> usize {
+        self.streams.len()
+    }
+
+    /// How many streams the peer takes at a time.
+    pub fn max_streams(&self) -> usize {
+        self.peer.streams as usize
+    }
+
+    /// Whether the peer has said GOAWAY: it takes no new stream.
+    pub fn is_told_to_go(&self) -> bool {
+        self.told_to_go.is_some() || self.next > frame::STREAM
+    }
+
+    /// Since when a header block or the preface is waited for, in the caller's milliseconds.
+    pub fn is_waiting_since(&self) -> Option<u64> {
+        self.assembling.as_ref().map(|block| block.since)
+    }
+
+    /// Sets the caller's number for a stream.
+    pub fn mark(&mut self, stream: u32, call: u32) {
+        if let Some(stream) = self.streams.get_mut(&stream) {
+            stream.call = call;
+        }
+    }
+
+    /// The caller's numbers of all open streams, which are lost with the connection.
+    pub fn calls(&self) -> impl Iterator<Item = u32> {
+        self.streams.values().map(|stream| stream.call)
+    }
+
+    /// Removes a stream when both of its halves are over.
+    fn settle(&mut self, id: u32) {
+        if self.streams.get(&id).is_some_and(|stream| !stream.receiving && !stream.sending) {
+            self.streams.remove(&id);
+        }
+    }
+}
+
+/// Stream numbers are what they are: no hash makes them better, and a peer that chose them badly
+/// would only slow its own connection down.
+#[derive(Debug, Default)]
+struct Identity(u64);
+
+impl Hasher for Identity {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.0 = self.0 << 8 | u64::from(*byte);
+        }
+    }
+
+    fn write_u32(&mut self, value: u32) {
+        // The map takes its upper bits too.
+        self.0 = u64::from(value).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    }
+}
+
+const DEFAULT_WINDOW: u32 = 65_535;
+const DEFAULT_FRAME: usize = 16_384;
+const TABLE: usize = 4096;
+const BLOCKS: usize = 256;

@@ -1,0 +1,128 @@
+//! What this end sends.
+
+use super::{Connection, ReceiveWindow, Role, SendWindow, Stream};
+use crate::http2::{
+    block::Block,
+    field::Role as FieldRole,
+    frame::{self, DATA, END_STREAM, Head, Reason},
+};
+
+impl Connection {
+    /// Whether the peer takes one more stream now.
+    pub fn may_open(&self) -> bool {
+        self.settled && !self.is_told_to_go() && self.streams.len() < self.max_streams()
+    }
+
+    /// Opens a stream as a client, with a request's head. `end` where that is all.
+    pub fn open(&mut self, call: u32, head: &Block, end: bool, out: &mut Vec<u8>) -> u32 {
+        debug_assert!(self.role == Role::Client && self.may_open());
+        let id = self.next;
+        self.next += 2;
+        let stream = Stream {
+            call,
+            send: SendWindow::new(self.peer.window),
+            receive: ReceiveWindow::new(self.limits.stream_window),
+            receiving: true,
+            sending: true,
+            headed: false,
+            answered: true,
+            expected: None,
+        };
+        self.streams.insert(id, stream);
+        self.block(id, head, end, out);
+        id
+    }
+
+    /// Sends a head or trailers. Nothing happens on a stream that is over.
+    pub fn block(&mut self, id: u32, block: &Block, end: bool, out: &mut Vec<u8>) {
+        let Some(stream) = self.streams.get_mut(&id) else { return };
+        stream.answered = true;
+        let start = out.len();
+        block.write(&mut self.encoder, out, |role| role != FieldRole::HopByHop);
+        frame::frame_block(start, id, end, self.peer.frame, out);
+        if end {
+            self.end(id);
+        }
+    }
+
+    /// How many bytes may be sent on a stream now.
+    pub fn capacity(&self, id: u32) -> usize {
+        let stream = self.streams.get(&id).map_or(0, |stream| stream.send.available());
+        stream.min(self.send.available())
+    }
+
+    /// Sends payload, no more than [`Connection::capacity`]. `end` for the last. Nothing happens
+    /// on a stream that is over.
+    pub fn data(&mut self, id: u32, bytes: &[u8], end: bool, out: &mut Vec<u8>) {
+        let Some(stream) = self.streams.get_mut(&id) else { return };
+        stream.send.spend(bytes.len());
+        self.send.spend(bytes.len());
+        let mut rest = bytes;
+        loop {
+            let (part, tail) = rest.split_at(rest.len().min(self.peer.frame));
+            rest = tail;
+            let flags = if end && rest.is_empty() { END_STREAM } else { 0 };
+            Head { length: part.len(), kind: DATA, flags, stream: id }.put(out);
+            out.extend_from_slice(part);
+            self.budget.sent();
+            if rest.is_empty() {
+                break;
+            }
+        }
+        if end {
+            self.end(id);
+        }
+    }
+
+    /// Resets a stream. Nothing happens on one that is over.
+    pub fn reset(&mut self, id: u32, reason: Reason, out: &mut Vec<u8>) {
+        if self.streams.remove(&id).is_some() {
+            frame::put_reset(id, reason, out);
+            self.forget(id);
+        }
+    }
+
+    /// Gives bytes of payload back to the peer.
+    pub fn credit(&mut self, id: u32, bytes: usize, out: &mut Vec<u8>) {
+        if let Some(more) = self.receive.credit(bytes) {
+            frame::put_window_update(0, more, out);
+        }
+        if let Some(stream) = self.streams.get_mut(&id)
+            && stream.receiving
+            && let Some(more) = stream.receive.credit(bytes)
+        {
+            frame::put_window_update(id, more, out);
+        }
+    }
+
+    /// Says GOAWAY: first that an end is near, which refuses nothing; then, with `last`, that no
+    /// stream above the highest so far is taken (RFC 9113, 6.8).
+    pub fn go_away(&mut self, last: bool, out: &mut Vec<u8>) {
+        if last {
+            self.went = Some(self.highest);
+            frame::put_goaway(self.highest, Reason::NO_ERROR, out);
+        } else {
+            frame::put_goaway(frame::STREAM, Reason::NO_ERROR, out);
+            frame::put_ping(0, DRAIN, out);
+        }
+    }
+
+    fn end(&mut self, id: u32) {
+        if let Some(stream) = self.streams.get_mut(&id) {
+            stream.sending = false;
+        }
+        self.settle(id);
+    }
+
+    pub(super) fn forget(&mut self, id: u32) {
+        if self.reset.len() == RESETS {
+            self.reset.pop_front();
+        }
+        self.reset.push_back(id);
+    }
+}
+
+/// The PING after the first GOAWAY: its answer shows that the peer has read both.
+pub(super) const DRAIN: [u8; 8] = *b"draining";
+/// Resets that are remembered.
+const RESETS: usize = 256;
