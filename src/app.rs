@@ -111,7 +111,7 @@ impl App {
         let reader = board.subscribe();
 
         let header_list = config.limits.max_upstream_header_list_size.as_u64();
-        let header_list = u32::try_from(header_list).unwrap_or(u32::MAX);
+        let header_list = usize::try_from(header_list).unwrap_or(usize::MAX);
         let workers = (0..config.workers.count())
             .map(|number| Worker::start(number, header_list, &metrics, &shutdown))
             .collect::<Result<Vec<_>, _>>()

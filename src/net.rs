@@ -124,6 +124,13 @@ pub struct Rewound<S> {
     stream: S,
 }
 
+impl<S> Rewound<S> {
+    /// The stream, and the bytes that were read of it.
+    pub fn into_parts(self) -> (S, Vec<u8>) {
+        (self.stream, self.first[self.read..self.length].to_vec())
+    }
+}
+
 impl<S: AsyncRead + Unpin> AsyncRead for Rewound<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,

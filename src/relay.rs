@@ -1,19 +1,25 @@
 //! A worker's streams: each one from a client is paired with one to an endpoint, or answered here.
 //!
-//! This engine stands on the h2 crate on both sides, one task a request; `transport` and `pool`
-//! are the only files that name its types.
+//! A worker owns its connections and calls outright, in one [`engine::Engine`] that never waits:
+//! what a socket read is taken through the protocol's end of its link, event by event, and written
+//! into the buffers of the links that it is for. At the end of the turn each of these is written
+//! once. Only `turn` knows of sockets being ready, of tasks and of time.
 
-mod connection;
-mod forward;
+mod call;
+mod downstream;
+mod engine;
+mod lane;
+mod link;
 mod local;
-mod pool;
-mod stream;
-mod transport;
+mod own;
+mod turn;
+mod upstream;
 
 use std::sync::Arc;
 
-pub use self::connection::serve;
-pub use self::pool::Pool;
+use prometheus_client::metrics::{counter::Counter, gauge::Gauge, histogram::Histogram};
+
+pub use self::turn::Relay;
 use crate::{
     answer::Answers,
     config,
@@ -35,6 +41,11 @@ pub struct Listener {
     limits: config::Limits,
     max_message_size: u64,
     metrics: Metrics,
+    /// Of calls; made once, since each one moves them.
+    duration: Histogram,
+    streams: Gauge,
+    requested: Counter,
+    responded: Counter,
 }
 
 impl Listener {
@@ -46,8 +57,21 @@ impl Listener {
         answers: Answers,
         metrics: &Metrics,
     ) -> Self {
+        let name: Text = config.name.as_str().into();
+        let labels = RouteLabels {
+            listener: name.clone(),
+            upstream: upstream.as_ref().map_or("", |upstream| upstream.name()).into(),
+        };
+        let bytes = |direction| {
+            let labels = BytesLabels { listener: name.clone(), direction };
+            metrics.bytes.get_or_create(&labels).clone()
+        };
         Self {
-            name: config.name.as_str().into(),
+            duration: metrics.request_duration.get_or_create(&labels).clone(),
+            streams: metrics.streams.get_or_create(&labels).clone(),
+            requested: bytes("request"),
+            responded: bytes("response"),
+            name,
             router: Router::new(&health.paths, upstream.is_some()),
             answers,
             upstream,
@@ -93,24 +117,24 @@ impl Listener {
         RouteLabels { listener: self.name.clone(), upstream: upstream.into() }
     }
 
-    /// Counts a call that ended by `end`, with the status `code` where it had one.
-    fn ended(&self, path: &str, end: End) {
+    /// Counts a call that ended by `end`.
+    fn ended(&self, path: &[u8], end: End) {
         let known = !matches!(end, End::Status(Code::Unimplemented) | End::Refused(_));
-        let (service, method) = route::method(path).unwrap_or_default();
-        let (service, method) = self.metrics.method(service, method, known);
-        let RouteLabels { listener, upstream } = self.route_labels();
         let code = match end {
             End::Status(code) | End::Refused(code) => code.name(),
             End::Http => "HTTP",
             End::Reset => "RESET",
         };
-        let labels = RequestLabels { listener, upstream, service, method, code };
-        self.metrics.requests.get_or_create(&labels).inc();
+        self.requests(path, code, known).inc();
     }
 
-    fn forwarded(&self, direction: &'static str, bytes: u64) {
-        let labels = BytesLabels { listener: self.name.clone(), direction };
-        self.metrics.bytes.get_or_create(&labels).inc_by(bytes);
+    /// The counter of calls to a method that ended in one way. `known` where a backend has it.
+    fn requests(&self, path: &[u8], code: &'static str, known: bool) -> Counter {
+        let (service, method) = route::method(path).unwrap_or_default();
+        let (service, method) = self.metrics.method(service, method, known);
+        let RouteLabels { listener, upstream } = self.route_labels();
+        let labels = RequestLabels { listener, upstream, service, method, code };
+        self.metrics.requests.get_or_create(&labels).clone()
     }
 }
 

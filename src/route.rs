@@ -1,8 +1,8 @@
 //! What a request is: a health check in one of its dialects, a call to forward, or neither.
 
-use std::collections::HashSet;
+use std::{borrow::Cow, collections::HashSet};
 
-use http::{Method, StatusCode, header, request::Parts};
+use http::{HeaderValue, StatusCode, header, request::Parts};
 
 use crate::grpc::{Code, Status, is_grpc};
 
@@ -56,10 +56,88 @@ pub enum Refusal {
     Http(StatusCode),
 }
 
+/// A request's method, as far as it matters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verb {
+    /// GET or HEAD.
+    Read,
+    /// POST.
+    Post,
+    /// Any other.
+    Other,
+}
+
+impl Verb {
+    /// Of a method's name.
+    pub fn of(method: &[u8]) -> Self {
+        match method {
+            b"GET" | b"HEAD" => Self::Read,
+            b"POST" => Self::Post,
+            _ => Self::Other,
+        }
+    }
+}
+
+/// What a path is, whatever the request around it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Path {
+    /// `grpc.health.v1.Health/Check`.
+    Check,
+    /// `grpc.health.v1.Health/Watch`.
+    Watch,
+    /// `grpc.health.v1.Health/List`.
+    List,
+    /// `/AWS.ALB/healthcheck`.
+    Alb,
+    /// `/livez`.
+    Live,
+    /// `/`, or one of the configured paths.
+    Health,
+    /// Of a gRPC method.
+    Method,
+    /// None of these.
+    Other,
+}
+
+/// What makes a call one that must not be forwarded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    /// A field that must be there once at most.
+    Repeated(&'static str),
+    /// Neither `:authority` nor `host`.
+    NoAuthority,
+    /// `host` is another than `:authority`.
+    OtherHost,
+}
+
+impl Fault {
+    fn status(self) -> Status {
+        let words = match self {
+            Self::Repeated(name) => format!("more than one {name}").into(),
+            Self::NoAuthority => Cow::Borrowed("no :authority"),
+            Self::OtherHost => Cow::Borrowed("host is not :authority"),
+        };
+        Status::new(Code::InvalidArgument, words)
+    }
+}
+
+/// What a request's head comes to.
+#[derive(Debug, Clone, Copy)]
+pub struct Request {
+    /// Its method.
+    pub verb: Verb,
+    /// Its path.
+    pub path: Path,
+    /// Whether its content type is gRPC's.
+    pub grpc: bool,
+    /// What is wrong with its metadata, for a call.
+    pub fault: Option<Fault>,
+}
+
 /// The routes of one listener.
 #[derive(Debug, Clone)]
 pub struct Router {
-    health_paths: HashSet<String>,
+    health_paths: HashSet<Vec<u8>>,
     forwards: bool,
 }
 
@@ -67,74 +145,84 @@ impl Router {
     /// Routes for a listener that answers health on `paths` too. Where it has no upstream,
     /// `forwards` is false.
     pub fn new(paths: &[String], forwards: bool) -> Self {
-        let own = ["/", CHECK].map(str::to_owned);
-        Self { health_paths: paths.iter().cloned().chain(own).collect(), forwards }
+        let paths = paths.iter().map(|path| path.clone().into_bytes());
+        Self { health_paths: paths.chain([b"/".to_vec()]).collect(), forwards }
     }
 
-    /// The route of a request with this head.
-    pub fn route(&self, head: &Parts) -> Route {
-        let path = head.uri.path();
-        let read = matches!(head.method, Method::GET | Method::HEAD);
-        if is_grpc(head.headers.get(header::CONTENT_TYPE)) {
-            return match self.grpc(head) {
-                Ok(route) => route,
-                Err(status) => Route::Refuse(Refusal::Grpc(status)),
-            };
+    /// What a `:path`, its query included, is here.
+    pub fn path(&self, target: &[u8]) -> Path {
+        let end = target.iter().position(|byte| *byte == b'?').unwrap_or(target.len());
+        match &target[..end] {
+            CHECK => Path::Check,
+            WATCH => Path::Watch,
+            LIST => Path::List,
+            ALB => Path::Alb,
+            b"/livez" => Path::Live,
+            path if self.health_paths.contains(path) => Path::Health,
+            path if end == target.len() && method(path).is_some() => Path::Method,
+            _ => Path::Other,
+        }
+    }
+
+    /// The route of a request over HTTP/1.1.
+    pub fn http1(&self, head: &Parts) -> Route {
+        let target = head.uri.path_and_query().map_or("", |target| target.as_str());
+        self.route(&Request {
+            verb: Verb::of(head.method.as_str().as_bytes()),
+            path: self.path(target.as_bytes()),
+            grpc: is_grpc(head.headers.get(header::CONTENT_TYPE).map(HeaderValue::as_bytes)),
+            fault: None,
+        })
+    }
+
+    /// The route of a request.
+    pub fn route(&self, request: &Request) -> Route {
+        if request.grpc {
+            return self
+                .call(request)
+                .unwrap_or_else(|status| Route::Refuse(Refusal::Grpc(status)));
         }
         let refuse = |status| Route::Refuse(Refusal::Http(status));
-        match path {
-            ALB if head.method == Method::POST => Route::Health(Dialect::Alb),
-            "/livez" if read => Route::Live,
-            _ if self.health_paths.contains(path) && read => Route::Health(Dialect::Http),
-            "/livez" | WATCH | LIST => refuse(StatusCode::METHOD_NOT_ALLOWED),
-            _ if self.health_paths.contains(path) => refuse(StatusCode::METHOD_NOT_ALLOWED),
+        match (request.path, request.verb) {
+            (Path::Alb, Verb::Post) => Route::Health(Dialect::Alb),
+            (Path::Live, Verb::Read) => Route::Live,
+            (Path::Health | Path::Check, Verb::Read) => Route::Health(Dialect::Http),
+            (Path::Health | Path::Check | Path::Live | Path::Watch | Path::List, _) => {
+                refuse(StatusCode::METHOD_NOT_ALLOWED)
+            }
             // As gRPC over HTTP/2 says of other content types.
-            _ if head.method == Method::POST => refuse(StatusCode::UNSUPPORTED_MEDIA_TYPE),
+            (_, Verb::Post) => refuse(StatusCode::UNSUPPORTED_MEDIA_TYPE),
             _ => refuse(StatusCode::NOT_FOUND),
         }
     }
 
     /// The route of a request whose content type is gRPC's.
-    fn grpc(&self, head: &Parts) -> Result<Route, Status> {
-        if head.method != Method::POST {
+    fn call(&self, request: &Request) -> Result<Route, Status> {
+        if request.verb != Verb::Post {
             return Err(Status::new(Code::Unimplemented, "gRPC calls are POST"));
         }
-        let path = head.uri.path();
-        match path {
-            CHECK => return Ok(Route::Health(Dialect::Check)),
-            WATCH => return Ok(Route::Health(Dialect::Watch)),
-            LIST => return Ok(Route::Health(Dialect::List)),
-            ALB => return Ok(Route::Health(Dialect::Alb)),
-            _ => {}
-        }
-        if method(path).is_none() || head.uri.query().is_some() {
-            return Err(Status::new(Code::Unimplemented, "malformed method name"));
-        }
-        for name in [header::TE.as_str(), header::CONTENT_TYPE.as_str(), "grpc-timeout"] {
-            if head.headers.get_all(name).iter().count() > 1 {
-                return Err(Status::new(Code::InvalidArgument, format!("more than one {name}")));
+        match (request.path, request.fault) {
+            (Path::Check, _) => Ok(Route::Health(Dialect::Check)),
+            (Path::Watch, _) => Ok(Route::Health(Dialect::Watch)),
+            (Path::List, _) => Ok(Route::Health(Dialect::List)),
+            (Path::Alb, _) => Ok(Route::Health(Dialect::Alb)),
+            (Path::Method, Some(fault)) => Err(fault.status()),
+            (Path::Method, None) if self.forwards => Ok(Route::Forward),
+            (Path::Method, None) => {
+                Err(Status::new(Code::Unimplemented, "this listener answers health checks only"))
             }
-        }
-        let authority = head.uri.authority().map(|authority| authority.as_str());
-        let mut hosts = head.headers.get_all(header::HOST).iter();
-        match (authority, hosts.next()) {
-            (None, None) => Err(Status::new(Code::InvalidArgument, "no :authority")),
-            (Some(authority), Some(host)) if authority.as_bytes() != host.as_bytes() => {
-                Err(Status::new(Code::InvalidArgument, "host is not :authority"))
+            (Path::Live | Path::Health | Path::Other, _) => {
+                Err(Status::new(Code::Unimplemented, "malformed method name"))
             }
-            _ if hosts.next().is_some() => {
-                Err(Status::new(Code::InvalidArgument, "more than one host"))
-            }
-            _ if self.forwards => Ok(Route::Forward),
-            _ => Err(Status::new(Code::Unimplemented, "this listener answers health checks only")),
         }
     }
 }
 
 /// The service and method that a path names: `/SERVICE/METHOD`, at most 256 bytes of letters,
 /// digits, `_`, and in the service `.`. What no code generator makes is no method.
-pub fn method(path: &str) -> Option<(&str, &str)> {
+pub fn method(path: &[u8]) -> Option<(&str, &str)> {
     let word = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
+    let path = str::from_utf8(path).ok()?;
     let (service, method) = path.strip_prefix('/')?.split_once('/')?;
     let lawful = path.len() <= 256
         && !service.is_empty()
@@ -144,28 +232,22 @@ pub fn method(path: &str) -> Option<(&str, &str)> {
     lawful.then_some((service, method))
 }
 
-const CHECK: &str = "/grpc.health.v1.Health/Check";
-const WATCH: &str = "/grpc.health.v1.Health/Watch";
-const LIST: &str = "/grpc.health.v1.Health/List";
-const ALB: &str = "/AWS.ALB/healthcheck";
+const CHECK: &[u8] = b"/grpc.health.v1.Health/Check";
+const WATCH: &[u8] = b"/grpc.health.v1.Health/Watch";
+const LIST: &[u8] = b"/grpc.health.v1.Health/List";
+const ALB: &[u8] = b"/AWS.ALB/healthcheck";
 
 #[cfg(test)]
 mod tests {
-    use http::Request;
-
     use super::*;
 
-    fn route(method: &str, path: &str, headers: &[(&str, &str)]) -> Route {
-        let mut request = Request::builder().method(method).uri(format!("http://tempo{path}"));
-        for (name, value) in headers {
-            request = request.header(*name, *value);
-        }
-        let head = request.body(()).unwrap().into_parts().0;
-        Router::new(&["/healthz".to_owned()], true).route(&head)
+    fn route(verb: &str, path: &[u8], grpc: bool) -> Route {
+        let router = Router::new(&["/healthz".to_owned()], true);
+        let (verb, path) = (Verb::of(verb.as_bytes()), router.path(path));
+        router.route(&Request { verb, path, grpc, fault: None })
     }
 
-    const GRPC: (&str, &str) = ("content-type", "application/grpc");
-    const EXPORT: &str = "/opentelemetry.proto.collector.trace.v1.TraceService/Export";
+    const EXPORT: &[u8] = b"/opentelemetry.proto.collector.trace.v1.TraceService/Export";
 
     fn refused(route: Route) -> Option<u16> {
         match route {
@@ -177,76 +259,77 @@ mod tests {
 
     #[test]
     fn every_dialect_has_its_route() {
-        for (method, path, headers, dialect) in [
-            ("POST", CHECK, &[GRPC] as &[_], Dialect::Check),
-            ("POST", WATCH, &[GRPC], Dialect::Watch),
-            ("POST", LIST, &[GRPC], Dialect::List),
-            ("POST", ALB, &[GRPC], Dialect::Alb),
-            ("POST", ALB, &[], Dialect::Alb),
-            ("GET", CHECK, &[], Dialect::Http),
-            ("HEAD", "/", &[], Dialect::Http),
-            ("GET", "/healthz?service=a", &[], Dialect::Http),
+        for (verb, path, grpc, dialect) in [
+            ("POST", CHECK, true, Dialect::Check),
+            ("POST", WATCH, true, Dialect::Watch),
+            ("POST", LIST, true, Dialect::List),
+            ("POST", ALB, true, Dialect::Alb),
+            ("POST", ALB, false, Dialect::Alb),
+            ("GET", CHECK, false, Dialect::Http),
+            ("HEAD", b"/", false, Dialect::Http),
+            ("GET", b"/healthz?service=a", false, Dialect::Http),
         ] {
-            assert_eq!(route(method, path, headers), Route::Health(dialect), "{method} {path}");
+            assert_eq!(route(verb, path, grpc), Route::Health(dialect), "{verb} {path:?}");
         }
-        assert_eq!(route("GET", "/livez", &[]), Route::Live);
+        assert_eq!(route("GET", b"/livez", false), Route::Live);
     }
 
     #[test]
     fn calls_are_forwarded_and_so_are_unknown_methods_of_the_health_service() {
-        assert_eq!(route("POST", EXPORT, &[GRPC]), Route::Forward);
-        assert_eq!(route("POST", "/grpc.health.v1.Health/Other", &[GRPC]), Route::Forward);
+        assert_eq!(route("POST", EXPORT, true), Route::Forward);
+        assert_eq!(route("POST", b"/grpc.health.v1.Health/Other", true), Route::Forward);
     }
 
     #[test]
     fn what_is_no_grpc_is_refused_by_http_status() {
-        for (method, path, status) in [
+        for (verb, path, status) in [
             ("POST", CHECK, 405),
-            ("PUT", "/", 405),
+            ("PUT", b"/", 405),
             ("GET", WATCH, 405),
-            ("POST", "/livez", 405),
+            ("POST", b"/livez", 405),
             ("POST", EXPORT, 415),
             ("GET", EXPORT, 404),
-            ("GET", "/nothing", 404),
+            ("GET", b"/nothing", 404),
         ] {
-            assert_eq!(refused(route(method, path, &[])), Some(status), "{method} {path}");
+            assert_eq!(refused(route(verb, path, false)), Some(status), "{verb} {path:?}");
         }
     }
 
     #[test]
     fn what_is_broken_grpc_is_refused_by_grpc_status() {
-        for (method, path, headers, code) in [
-            ("GET", CHECK, &[GRPC] as &[_], 12),
-            ("GET", "/", &[GRPC], 12),
-            ("POST", "/", &[GRPC], 12),
-            ("POST", "/a.B", &[GRPC], 12),
-            ("POST", "/a.B//C", &[GRPC], 12),
-            ("POST", "/a.B/C?d=e", &[GRPC], 12),
-            ("POST", "/a.B/%43", &[GRPC], 12),
-            ("POST", "/a.B/../C", &[GRPC], 12),
-            ("POST", "/a.B/C", &[GRPC, ("te", "trailers"), ("te", "trailers")], 3),
-            ("POST", "/a.B/C", &[GRPC, ("grpc-timeout", "1S"), ("grpc-timeout", "2S")], 3),
-            ("POST", "/a.B/C", &[GRPC, GRPC], 3),
-            ("POST", "/a.B/C", &[GRPC, ("host", "other")], 3),
+        for (verb, path) in [
+            ("GET", CHECK),
+            ("GET", b"/"),
+            ("POST", b"/"),
+            ("POST", b"/a.B"),
+            ("POST", b"/a.B//C"),
+            ("POST", b"/a.B/C?d=e"),
+            ("POST", b"/a.B/C#d"),
+            ("POST", b"/a.B/%43"),
+            ("POST", b"/a.B/../C"),
+            ("POST", b"/a.B/\xff"),
         ] {
-            assert_eq!(refused(route(method, path, headers)), Some(code), "{method} {path}");
+            assert_eq!(refused(route(verb, path, true)), Some(12), "{verb} {path:?}");
+        }
+        let router = Router::new(&[], true);
+        for fault in [Fault::Repeated("te"), Fault::NoAuthority, Fault::OtherHost] {
+            let call =
+                Request { verb: Verb::Post, path: Path::Method, grpc: true, fault: Some(fault) };
+            assert_eq!(refused(router.route(&call)), Some(3), "{fault:?}");
         }
     }
 
     #[test]
     fn a_listener_without_upstream_forwards_nothing() {
-        let head = Request::post(format!("http://tempo{EXPORT}"))
-            .header("content-type", "application/grpc")
-            .body(())
-            .unwrap()
-            .into_parts()
-            .0;
-        assert_eq!(refused(Router::new(&[], false).route(&head)), Some(12));
+        let (router, verb) = (Router::new(&[], false), Verb::Post);
+        let call = Request { verb, path: Path::Method, grpc: true, fault: None };
+        assert_eq!(refused(router.route(&call)), Some(12));
     }
 
     #[test]
     fn a_path_too_long_names_no_method() {
-        assert_eq!(method(&format!("/{}/M", "s".repeat(253))).map(|(s, _)| s.len()), Some(253));
-        assert_eq!(method(&format!("/{}/M", "s".repeat(254))), None);
+        let path = |length| format!("/{}/M", "s".repeat(length)).into_bytes();
+        assert_eq!(method(&path(253)).map(|(service, _)| service.len()), Some(253));
+        assert_eq!(method(&path(254)), None);
     }
 }

@@ -25,7 +25,7 @@ use tracing::debug;
 use crate::{
     metrics::Metrics,
     net::{Protocol, sniff},
-    relay::{self, Listener, Pool},
+    relay::{Listener, Relay},
     shutdown::Shutdown,
 };
 
@@ -56,7 +56,7 @@ impl Worker {
     /// The system grants no thread, or no event queue for it.
     pub fn start(
         number: usize,
-        max_upstream_header_list_size: u32,
+        max_upstream_header_list_size: usize,
         metrics: &Metrics,
         shutdown: &Shutdown,
     ) -> io::Result<Self> {
@@ -67,8 +67,11 @@ impl Worker {
         let counted = Arc::clone(&load);
         let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
         thread::Builder::new().name(format!("worker-{number}")).spawn(move || {
-            let pool = Pool::new(max_upstream_header_list_size, &metrics);
-            let cut = LocalSet::new().block_on(&runtime, run(queue, counted, pool, shutdown));
+            let serve = async {
+                let relay = Relay::new(max_upstream_header_list_size, &metrics, &shutdown);
+                run(queue, counted, relay, shutdown.clone()).await
+            };
+            let cut = LocalSet::new().block_on(&runtime, serve);
             // Nobody waits for it where the application has given up already.
             _ = done.send(cut);
         })?;
@@ -96,20 +99,20 @@ impl Worker {
 async fn run(
     mut queue: mpsc::UnboundedReceiver<Socket>,
     load: Arc<AtomicUsize>,
-    pool: Pool,
+    relay: Relay,
     shutdown: Shutdown,
 ) -> usize {
-    let (connections, streams) = (TaskTracker::new(), TaskTracker::new());
+    let connections = TaskTracker::new();
     while let Some(socket) = tokio::select! {
         // Sockets first: what was accepted before the stop is served.
         biased;
         socket = queue.recv() => socket,
         () = shutdown.abort.cancelled() => None,
     } {
-        let (pool, shutdown) = (pool.clone(), shutdown.clone());
-        let (load, streams) = (Counted(Arc::clone(&load)), streams.clone());
+        let (relay, shutdown) = (relay.clone(), shutdown.clone());
+        let load = Counted(Arc::clone(&load));
         connections.spawn_local(async move {
-            serve(socket, pool, streams, shutdown).await;
+            serve(socket, relay, shutdown).await;
             drop(load);
         });
     }
@@ -120,11 +123,11 @@ async fn run(
         () = shutdown.abort.cancelled() => {}
     }
     // A connection without streams loses nothing.
-    streams.len()
+    relay.calls()
 }
 
 /// Tells what a connection speaks, and serves it until its end.
-async fn serve(socket: Socket, pool: Pool, streams: TaskTracker, shutdown: Shutdown) {
+async fn serve(socket: Socket, relay: Relay, shutdown: Shutdown) {
     let Socket { stream, listener, permit } = socket;
     let labels = listener.labels();
     let metrics = listener.metrics();
@@ -135,7 +138,8 @@ async fn serve(socket: Socket, pool: Pool, streams: TaskTracker, shutdown: Shutd
     if let Ok(stream) = TcpStream::from_std(stream) {
         match timeout(listener.limits().handshake_timeout, sniff(stream)).await {
             Ok(Ok((Protocol::Http2, stream))) => {
-                relay::serve(stream, listener, pool, streams, shutdown).await;
+                let (stream, first) = stream.into_parts();
+                relay.serve(stream, &first, listener).await;
             }
             Ok(Ok((Protocol::Http1, stream))) => http1::serve(stream, listener, &shutdown).await,
             Ok(Err(error)) => debug!(%error, "closed before its first bytes"),

@@ -129,12 +129,19 @@ impl Status {
         Some(Self::new(code, message.unwrap_or_default()))
     }
 
+    /// Its message as `grpc-message` has it.
+    pub fn encoded_message(&self) -> String {
+        percent_encode(&self.message)
+    }
+
     /// The trailers that carry it: `grpc-status`, and `grpc-message` where there are words.
     pub fn trailers(&self) -> HeaderMap {
         let mut trailers = HeaderMap::with_capacity(2);
         trailers.insert(GRPC_STATUS, HeaderValue::from(self.code as u16));
         if !self.message.is_empty() {
-            trailers.insert(GRPC_MESSAGE, percent_encode(&self.message));
+            let message = HeaderValue::from_str(&self.encoded_message());
+            let message = message.expect("percent-encoding leaves printable ASCII only");
+            trailers.insert(GRPC_MESSAGE, message);
         }
         trailers
     }
@@ -157,7 +164,7 @@ impl fmt::Display for Status {
 
 /// Percent-encoding of `grpc-message`: everything but printable ASCII, and `%` itself
 /// (grpc/doc/PROTOCOL-HTTP2.md, Responses).
-fn percent_encode(message: &str) -> HeaderValue {
+fn percent_encode(message: &str) -> String {
     let mut encoded = String::with_capacity(message.len());
     for byte in message.bytes() {
         match byte {
@@ -165,7 +172,7 @@ fn percent_encode(message: &str) -> HeaderValue {
             _ => encoded.push(char::from(byte)),
         }
     }
-    HeaderValue::from_str(&encoded).expect("percent-encoding leaves printable ASCII only")
+    encoded
 }
 
 /// Undoes percent-encoding; a `%` that no two hexadecimal digits follow is left as it is.

@@ -151,6 +151,18 @@ impl Block {
         Some(line.text(&mut plain).to_vec())
     }
 
+    /// Leaves out all but the first field with a role.
+    pub fn keep_first(&mut self, role: Role) {
+        let mut seen = false;
+        self.items.retain(|item| {
+            let name = match item {
+                Item::Known(field) => field.name(),
+                Item::Moving { name, .. } => name,
+            };
+            name.role() != role || !std::mem::replace(&mut seen, true)
+        });
+    }
+
     /// Whether a field with that role is there.
     pub fn has(&self, role: Role) -> bool {
         self.lines().any(|line| line.name().role() == role)

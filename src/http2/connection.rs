@@ -275,6 +275,11 @@ impl Connection {
         self.told_to_go.is_some() || self.next > frame::STREAM
     }
 
+    /// Whether the last GOAWAY was said.
+    pub fn has_gone(&self) -> bool {
+        self.went.is_some()
+    }
+
     /// Since when a header block or the preface is waited for, in the caller's milliseconds.
     pub fn is_waiting_since(&self) -> Option<u64> {
         self.assembling.as_ref().map(|block| block.since)

@@ -187,6 +187,9 @@ impl Field {
     }
 }
 
+/// A name and a value.
+type Pair = (Box<[u8]>, Box<[u8]>);
+
 /// A worker's names and repeated fields, each once. Bounded: beyond that, names are made anew each
 /// time and fields are not known again.
 #[derive(Debug)]
@@ -194,7 +197,7 @@ pub struct Fields {
     statics: Vec<Rc<Field>>,
     /// By their string literals as they came.
     names: HashMap<Box<[u8]>, Rc<Name>>,
-    known: HashMap<(Box<[u8]>, Box<[u8]>), Rc<Field>>,
+    known: HashMap<Pair, Rc<Field>>,
     next: u32,
 }
 

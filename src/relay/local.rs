@@ -1,127 +1,125 @@
-//! Streams that are answered here. A client that went away meanwhile is no error, so what is sent
-//! to it is sent without a look at the outcome.
+//! Streams that are answered here, from the board.
 
-use std::time::Duration;
+use std::sync::Arc;
 
-use bytes::{Bytes, BytesMut};
-use http::{HeaderValue, Method, Response, header};
-use tokio::time::timeout;
-use tokio_util::sync::CancellationToken;
+use bytes::Bytes;
 
-use super::transport::{CANCEL, Fault, Received, Receiver, Responder};
+use super::{
+    Listener,
+    call::{CallKey, Label, Local, Peer, StreamKey},
+    engine::{Command, Engine},
+    link::Direction,
+};
 use crate::{
-    answer::{Answer, MAX_REQUEST, Watch},
+    answer::{Answer, MAX_REQUEST},
     grpc::{Code, Status},
+    http2::{block::Block, field::Role},
+    route::Dialect,
 };
 
-/// A response that is not gRPC's; to HEAD without its body.
-pub(super) fn plain(respond: &mut Responder, method: &Method, response: Response<&'static str>) {
-    let (head, text) = response.into_parts();
-    let bodiless = method == Method::HEAD || text.is_empty();
-    if let Ok(mut sender) = respond.head(Response::from_parts(head, ()), bodiless)
-        && !bodiless
-    {
-        _ = sender.last(Bytes::from_static(text.as_bytes()));
-    }
-}
-
-/// Ends a call by a status of our own, trailers-only.
-pub(super) fn refuse(respond: &mut Responder, status: &Status) {
-    _ = respond.head(status.trailers_only(), true);
-}
-
-/// The reply to a unary call.
-pub(super) async fn unary(respond: &mut Responder, answer: Answer) {
-    let Some(message) = answer.message else {
-        return refuse(respond, &answer.status);
-    };
-    _ = async {
-        let mut sender = respond.head(grpc_head(), false)?;
-        let mut message = message;
-        while !message.is_empty() {
-            sender.data(&mut message, false).await?;
+impl Engine {
+    /// Answers by a response that is not gRPC's; to HEAD without its body.
+    pub(super) fn plain(
+        &mut self,
+        listener: &Arc<Listener>,
+        client: StreamKey,
+        request: &Block,
+        response: &http::Response<&'static str>,
+        end: bool,
+    ) {
+        let local = Peer::Local(Local { asked: None, watch: None });
+        let key = self.add_call(listener, client, Label::Health, local, end);
+        let mut block = self.context.block();
+        self.own.plain(response, &mut block);
+        let head = request.first(Role::Method).is_some_and(|method| method == b"HEAD");
+        let bodiless = head || response.body().is_empty();
+        self.answer_head(key.index, &block, bodiless);
+        self.context.recycle(block);
+        if bodiless {
+            return self.finish(key.index);
         }
-        sender.trailers(answer.status.trailers())
+        let call = &mut self.calls[key.index as usize];
+        call.response.ended = true;
+        self.push(key.index, Direction::Response, response.body().as_bytes());
     }
-    .await;
-}
 
-/// Sends what `watch` says until the client goes away, or `stop` ends it after the last message.
-pub(super) async fn watch(respond: &mut Responder, mut watch: Watch, stop: &CancellationToken) {
-    _ = async {
-        let mut sender = respond.head(grpc_head(), false)?;
-        loop {
-            let mut message = tokio::select! {
-                biased;
-                message = watch.next() => message,
-                fault = sender.closed() => return Err(fault),
-                () = stop.cancelled() => {
-                    // Unavailable, so that the client asks again, elsewhere.
-                    return sender.trailers(Status::new(Code::Unavailable, "draining").trailers());
-                }
-            };
-            while !message.is_empty() {
-                tokio::select! {
-                    sent = sender.data(&mut message, false) => drop(sent?),
-                    () = stop.cancelled() => {
-                        sender.reset(CANCEL);
-                        return Ok(());
-                    }
-                }
-            }
-        }
-    }
-    .await;
-}
-
-/// The whole body of a health check, which is one small message. `None` where none was to be had
-/// and the stream is over.
-pub(super) async fn request(
-    body: &mut Receiver,
-    respond: &mut Responder,
-    within: Duration,
-) -> Option<Bytes> {
-    let read = async {
-        let mut request = BytesMut::new();
-        loop {
-            match body.next().await? {
-                Received::End(_) => return Ok(Some(request.freeze())),
-                Received::Data(chunk) => {
-                    body.credit(chunk.len());
-                    request.extend_from_slice(&chunk);
-                    if request.len() > MAX_REQUEST {
-                        return Ok(None);
-                    }
-                    if is_whole(&request) {
-                        return Ok(Some(request.freeze()));
-                    }
-                }
-            }
-        }
-    };
-    let outcome: Result<Result<_, Fault>, _> = timeout(within, read).await;
-    match outcome {
-        Ok(Ok(Some(request))) => Some(request),
-        Ok(Ok(None)) => {
+    /// More of a health check's message has come, or its end.
+    pub(super) fn asked(&mut self, index: u32) {
+        let call = &self.calls[index as usize];
+        let body = call.request.queued();
+        if body.len() > MAX_REQUEST {
             let status = Status::new(Code::ResourceExhausted, "health check too large");
-            refuse(respond, &status);
-            None
-        }
-        Ok(Err(_)) => None,
-        Err(_) => {
-            respond.reset(CANCEL);
-            None
+            self.fail(index, &status);
+        } else if call.request.ended || is_whole(body) {
+            self.answer(index);
         }
     }
-}
 
-/// Reads what is left of a request that was answered already: a reset in place of that, lawful as
-/// it is (RFC 9113, 8.1), makes some clients throw the answer away. Nothing is credited, so it is
-/// no more than a stream's window.
-pub(super) async fn discard(mut body: Receiver) {
-    let rest = async { while let Ok(Received::Data(_)) = body.next().await {} };
-    // What is still not over then is reset by being dropped.
-    _ = timeout(LINGER, rest).await;
+    /// Answers a health check whose message is there.
+    pub(super) fn answer(&mut self, index: u32) {
+        let call = &mut self.calls[index as usize];
+        let Peer::Local(local) = &mut call.peer else { return };
+        let Some(asked) = local.asked.take() else { return };
+        let body = call.request.queued().to_vec();
+        let taken = body.len();
+        call.request.pop(taken);
+        let encoding = asked.encoding.as_deref();
+        let answers = call.listener.answers.clone();
+        let answer = match asked.dialect {
+            Dialect::Check | Dialect::Http => answers.check(&body, encoding),
+            Dialect::List => answers.list(),
+            Dialect::Alb => answers.alb(),
+            Dialect::Watch => match answers.watch(&body, encoding) {
+                Err(status) => Answer::refusal(status),
+                Ok(watch) => {
+                    let key = self.key(index);
+                    let mut block = self.context.block();
+                    self.own.grpc_head(&mut block);
+                    self.answer_head(index, &block, false);
+                    self.context.recycle(block);
+                    self.commands.push(Command::Watch(key, watch));
+                    return;
+                }
+            },
+        };
+        let Some(message) = answer.message else {
+            return self.fail(index, &answer.status);
+        };
+        let (mut head, mut trailers) = (self.context.block(), self.context.block());
+        self.own.grpc_head(&mut head);
+        self.answer_head(index, &head, false);
+        self.context.recycle(head);
+        self.own.status(&answer.status, &mut trailers);
+        let response = &mut self.calls[index as usize].response;
+        (response.ended, response.trailers) = (true, Some(trailers));
+        self.push(index, Direction::Response, &message);
+    }
+
+    fn answer_head(&mut self, index: u32, block: &Block, end: bool) {
+        let call = &mut self.calls[index as usize];
+        call.answered = true;
+        let client = call.client;
+        if let Some(link) = self.links.get_mut(client.link) {
+            link.connection.block(client.stream, block, end, &mut link.out);
+            self.touch(client.link);
+        }
+    }
+
+    /// Sends a Watch stream's next message; false when the stream is over.
+    pub(super) fn watch_message(&mut self, key: CallKey, message: &Bytes) -> bool {
+        if self.call(key).is_none() {
+            return false;
+        }
+        self.push(key.index, Direction::Response, message);
+        true
+    }
+
+    /// Ends a Watch stream, so that its client asks again, elsewhere.
+    pub(super) fn watch_end(&mut self, key: CallKey) {
+        if self.call(key).is_some() {
+            self.fail(key.index, &Status::new(Code::Unavailable, "draining"));
+        }
+    }
 }
 
 /// Whether `body` holds the one message that its prefix announces: what follows is not waited
@@ -131,13 +129,3 @@ fn is_whole(body: &[u8]) -> bool {
         message.len() >= u32::from_be_bytes(*length) as usize
     })
 }
-
-fn grpc_head() -> Response<()> {
-    let mut head = Response::new(());
-    let headers = head.headers_mut();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
-    head
-}
-
-/// How long the rest of an answered request is waited for.
-const LINGER: Duration = Duration::from_secs(1);

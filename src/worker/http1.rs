@@ -59,7 +59,7 @@ pub(super) async fn serve(
 async fn respond(request: Request<Incoming>, listener: &Listener) -> Response<Body> {
     let (head, body) = request.into_parts();
     let answers = listener.answers();
-    let route = listener.router().route(&head);
+    let route = listener.router().http1(&head);
     if let Route::Health(dialect) = &route {
         listener.answered(*dialect);
     }

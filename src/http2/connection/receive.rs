@@ -391,7 +391,7 @@ impl Connection {
         }
         let known = self.streams.contains_key(&id);
         if !known && self.role == Role::Server {
-            if id % 2 == 0 {
+            if id.is_multiple_of(2) {
                 return Err(Fatal(Reason::PROTOCOL_ERROR));
             }
             if id > self.highest {
@@ -576,7 +576,7 @@ impl Connection {
                 (false, _) => Err(Fatal(Reason::FRAME_SIZE_ERROR)),
             };
         }
-        if payload.len() % 6 != 0 {
+        if !payload.len().is_multiple_of(6) {
             return Err(Fatal(Reason::FRAME_SIZE_ERROR));
         }
         self.allow(Cheap::Settings, context.now)?;

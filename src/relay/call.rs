@@ -1,0 +1,159 @@
+//! A call: a client's stream, and the endpoint's stream or the answer that belongs to it.
+
+use std::{net::SocketAddr, rc::Rc, sync::Arc};
+
+use tokio::{task::AbortHandle, time::Instant};
+
+use super::{End, Listener};
+use crate::{
+    grpc::MessageSizes,
+    http2::{block::Block, field::Field},
+    route::Dialect,
+    upstream::InFlight,
+};
+
+/// A call's place, and a number that no other call at that place has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct CallKey {
+    pub(super) index: u32,
+    pub(super) serial: u64,
+}
+
+/// One stream of a link.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct StreamKey {
+    pub(super) link: usize,
+    pub(super) stream: u32,
+}
+
+/// A call, until its response has ended.
+#[derive(Debug)]
+pub(super) struct Call {
+    pub(super) serial: u64,
+    pub(super) listener: Arc<Listener>,
+    pub(super) client: StreamKey,
+    pub(super) started: Instant,
+    pub(super) label: Label,
+    pub(super) end: Option<End>,
+    pub(super) peer: Peer,
+    pub(super) request: Flow,
+    pub(super) response: Flow,
+    /// Whether the response's head was sent.
+    pub(super) answered: bool,
+}
+
+/// How a call is counted.
+#[derive(Debug)]
+pub(super) enum Label {
+    /// A health check, which is counted when it is asked.
+    Health,
+    /// By its index among the worker's methods.
+    Known(u32),
+    /// By its path, and the field that has it, where it came as one that repeats.
+    Path(Box<[u8]>, Option<Rc<Field>>),
+}
+
+/// Who answers.
+#[derive(Debug)]
+pub(super) enum Peer {
+    /// An endpoint will.
+    Opening(Opening),
+    /// An endpoint does.
+    Endpoint(Forwarded),
+    /// The relay itself.
+    Local(Local),
+}
+
+/// A call without a stream to an endpoint yet.
+#[derive(Debug)]
+pub(super) struct Opening {
+    pub(super) head: Block,
+    /// The request is its head alone.
+    pub(super) bodiless: bool,
+    /// The endpoint that it waits for.
+    pub(super) waits_for: Option<InFlight>,
+    /// Endpoints that could not be reached.
+    pub(super) tried: Vec<SocketAddr>,
+    /// Why the last one could not.
+    pub(super) why: Option<String>,
+}
+
+/// A call that an endpoint has.
+#[derive(Debug)]
+pub(super) struct Forwarded {
+    pub(super) at: StreamKey,
+    /// The response must end with a grpc-status.
+    pub(super) wants_status: bool,
+    /// Until the streams end.
+    pub(super) _in_flight: InFlight,
+}
+
+/// A call that is answered here.
+#[derive(Debug)]
+pub(super) struct Local {
+    /// What was asked, until it is answered.
+    pub(super) asked: Option<Asked>,
+    /// The task that follows the board, of a Watch.
+    pub(super) watch: Option<AbortHandle>,
+}
+
+/// A health check whose message is still on its way.
+#[derive(Debug)]
+pub(super) struct Asked {
+    pub(super) dialect: Dialect,
+    pub(super) encoding: Option<Vec<u8>>,
+    pub(super) until: u64,
+}
+
+/// One direction's payload.
+#[derive(Debug)]
+pub(super) struct Flow {
+    /// What the receiver did not take yet, from `start` on. Not yet credited to its sender.
+    queue: Vec<u8>,
+    start: usize,
+    /// The sender has ended its half.
+    pub(super) ended: bool,
+    /// The end was sent on.
+    pub(super) done: bool,
+    /// It stands on the receiver's list of those that wait.
+    pub(super) waits: bool,
+    pub(super) trailers: Option<Block>,
+    /// Reads the lengths of messages; none where the payload is no gRPC.
+    pub(super) sizes: Option<MessageSizes>,
+    pub(super) bytes: u64,
+}
+
+impl Flow {
+    pub(super) fn new(max_message_size: Option<u64>) -> Self {
+        Self {
+            queue: Vec::new(),
+            start: 0,
+            ended: false,
+            done: false,
+            waits: false,
+            trailers: None,
+            sizes: max_message_size.map(MessageSizes::new),
+            bytes: 0,
+        }
+    }
+
+    pub(super) fn queued(&self) -> &[u8] {
+        &self.queue[self.start..]
+    }
+
+    pub(super) fn push(&mut self, bytes: &[u8]) {
+        if self.start > 0 && self.start == self.queue.len() {
+            self.queue.clear();
+            self.start = 0;
+        }
+        self.queue.extend_from_slice(bytes);
+    }
+
+    pub(super) fn pop(&mut self, bytes: usize) {
+        self.start += bytes;
+        if self.start == self.queue.len() {
+            self.queue = Vec::new();
+            self.start = 0;
+        }
+    }
+}

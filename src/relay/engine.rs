@@ -1,0 +1,356 @@
+//! The worker's state, and the turn: what came in on a link, taken through to what goes out on
+//! others.
+
+use std::{collections::HashMap, net::SocketAddr, sync::Arc};
+
+use slab::Slab;
+use tokio::time::Instant;
+
+use super::{
+    Listener,
+    call::{Call, CallKey, Flow, Label, Peer, StreamKey},
+    lane::Lane,
+    link::{Direction, Kind, Link},
+    own::{Method, Own},
+};
+use crate::{
+    answer::Watch,
+    http2::{
+        connection::{Context, Event, Fatal, NONE},
+        frame::Reason,
+    },
+    upstream::Upstream,
+};
+
+/// All that a worker owns. Everything here runs to its end without waiting.
+#[derive(Debug)]
+pub(super) struct Engine {
+    /// The time of this turn, and of the engine's beginning.
+    pub(super) clock: Instant,
+    begun: Instant,
+    pub(super) context: Context,
+    pub(super) own: Own,
+    pub(super) links: Slab<Link>,
+    pub(super) calls: Slab<Call>,
+    pub(super) lanes: HashMap<SocketAddr, Lane>,
+    pub(super) methods: Vec<Method>,
+    /// Links with something to write.
+    pub(super) dirty: Vec<usize>,
+    /// Calls whose head waits for what comes with it.
+    pub(super) opening: Vec<CallKey>,
+    /// Streams that are answered and whose client goes on, and until when it may.
+    pub(super) lingering: Vec<(StreamKey, u64)>,
+    /// What the engine cannot do itself, since it takes time.
+    pub(super) commands: Vec<Command>,
+    serials: u64,
+}
+
+/// Work for a task.
+#[derive(Debug)]
+pub(super) enum Command {
+    /// Connect to an endpoint.
+    Dial(Arc<Upstream>, SocketAddr),
+    /// Tell a stream the board's changes.
+    Watch(CallKey, Watch),
+}
+
+impl Engine {
+    pub(super) fn new() -> Self {
+        let mut context = Context::default();
+        Self {
+            clock: Instant::now(),
+            begun: Instant::now(),
+            own: Own::new(&mut context.fields),
+            context,
+            links: Slab::new(),
+            calls: Slab::new(),
+            lanes: HashMap::new(),
+            methods: Vec::new(),
+            dirty: Vec::new(),
+            opening: Vec::new(),
+            lingering: Vec::new(),
+            commands: Vec::new(),
+            serials: 0,
+        }
+    }
+
+    /// Begins a turn: takes the time.
+    pub(super) fn tick(&mut self) {
+        self.clock = Instant::now();
+        let now = self.clock.duration_since(self.begun).as_millis();
+        self.context.now = u64::try_from(now).unwrap_or(u64::MAX);
+    }
+
+    /// Takes what a link's socket read. False when the link is over.
+    pub(super) fn feed(&mut self, id: usize, input: &[u8]) -> bool {
+        let mut at = 0;
+        loop {
+            let link = &mut self.links[id];
+            if link.closing {
+                break;
+            }
+            match link.connection.next(input, &mut at, &mut self.context, &mut link.out) {
+                Ok(Some(event)) => self.event(id, event, input),
+                Ok(None) => break,
+                Err(Fatal(reason)) => {
+                    tracing::debug!(?reason, "a peer broke the protocol");
+                    self.links[id].closing = true;
+                    break;
+                }
+            }
+        }
+        self.open_heads();
+        self.touch(id);
+        !self.links[id].closing
+    }
+
+    fn event(&mut self, id: usize, event: Event, input: &[u8]) {
+        let client = matches!(self.links[id].kind, Kind::Client(_));
+        match event {
+            Event::Head { stream, block, end, .. } if client => {
+                self.request_head(StreamKey { link: id, stream }, block, end);
+            }
+            Event::Head { call, block, status, end, .. } => {
+                self.response_head(call, block, status, end);
+            }
+            Event::TooLarge { stream } => self.too_large(StreamKey { link: id, stream }),
+            Event::Data { call, start, stop, end, .. } => {
+                let payload = &input[start..stop];
+                match self.calls.get(call as usize).map(|call| call.serial) {
+                    Some(_) if client => self.request_data(call, payload, end),
+                    Some(_) => self.response_data(call, payload, end),
+                    // Answered already: nobody takes it.
+                    None => self.discard(id, payload.len()),
+                }
+            }
+            Event::Trailers { call, block, .. } => {
+                if client {
+                    // A client's trailers mean nothing in gRPC.
+                    self.context.recycle(block);
+                    if self.calls.contains(call as usize) {
+                        self.request_data(call, &[], true);
+                    }
+                } else {
+                    self.response_trailers(call, block);
+                }
+            }
+            Event::Reset { call, reason, .. } => {
+                if call == NONE || !self.calls.contains(call as usize) {
+                } else if client {
+                    self.client_reset(call, reason);
+                } else {
+                    self.endpoint_reset(call, reason);
+                }
+            }
+            Event::Window { .. } => self.pump_waiting(id),
+            Event::Settings => {
+                self.pump_waiting(id);
+                self.settled(id);
+            }
+            Event::GoAway { last, .. } => {
+                if !client {
+                    self.told_to_go(id, last);
+                }
+            }
+        }
+    }
+
+    /// Puts a link on the list of those to be written, where it has something.
+    pub(super) fn touch(&mut self, id: usize) {
+        if let Some(link) = self.links.get_mut(id)
+            && !link.dirty
+            && (!link.out.is_empty() || link.closing)
+        {
+            link.dirty = true;
+            self.dirty.push(id);
+        }
+    }
+
+    /// Writes every link that has something: the end of a turn.
+    pub(super) fn flush(&mut self) {
+        while let Some(id) = self.dirty.pop() {
+            let Some(link) = self.links.get_mut(id) else { continue };
+            link.dirty = false;
+            link.write();
+            if !link.blocked {
+                self.pump_waiting(id);
+            }
+        }
+    }
+
+    /// The socket takes bytes again.
+    pub(super) fn writable(&mut self, id: usize) {
+        if let Some(link) = self.links.get_mut(id) {
+            link.blocked = false;
+            link.write();
+            if !link.blocked {
+                self.pump_waiting(id);
+            }
+        }
+    }
+
+    /// Adds a call, and marks its stream with it.
+    pub(super) fn add_call(
+        &mut self,
+        listener: &Arc<Listener>,
+        client: StreamKey,
+        label: Label,
+        peer: Peer,
+        ended: bool,
+    ) -> CallKey {
+        self.serials += 1;
+        let serial = self.serials;
+        let mut request = Flow::new(Some(listener.max_message_size));
+        request.ended = ended;
+        let call = Call {
+            serial,
+            listener: Arc::clone(listener),
+            client,
+            started: self.clock,
+            label,
+            end: None,
+            peer,
+            request,
+            response: Flow::new(Some(listener.max_message_size)),
+            answered: false,
+        };
+        let index = self.calls.insert(call) as u32;
+        self.links[client.link].connection.mark(client.stream, index);
+        CallKey { index, serial }
+    }
+
+    /// The call, if it is still there.
+    pub(super) fn call(&mut self, key: CallKey) -> Option<&mut Call> {
+        self.calls.get_mut(key.index as usize).filter(|call| call.serial == key.serial)
+    }
+
+    pub(super) fn key(&self, index: u32) -> CallKey {
+        CallKey { index, serial: self.calls[index as usize].serial }
+    }
+
+    /// Gives bytes back that nobody takes.
+    pub(super) fn discard(&mut self, id: usize, bytes: usize) {
+        if bytes > 0
+            && let Some(link) = self.links.get_mut(id)
+        {
+            link.connection.credit(0, bytes, &mut link.out);
+            self.touch(id);
+        }
+    }
+
+    /// Moves payload of one direction, new or queued, as far as its receiver takes it.
+    /// `bytes` come after what is queued.
+    pub(super) fn push(&mut self, index: u32, direction: Direction, bytes: &[u8]) {
+        let call = &mut self.calls[index as usize];
+        let (to, from) = match (&call.peer, direction) {
+            (Peer::Endpoint(peer), Direction::Request) => (peer.at, Some(call.client)),
+            (Peer::Endpoint(peer), Direction::Response) => (call.client, Some(peer.at)),
+            (_, Direction::Response) => (call.client, None),
+            // Without a stream to send it on, it waits.
+            (_, Direction::Request) => return call.request.push(bytes),
+        };
+        let flow = match direction {
+            Direction::Request => &mut call.request,
+            Direction::Response => &mut call.response,
+        };
+        let Some(link) = self.links.get_mut(to.link) else { return };
+        let mut taken = 0;
+        let room = |link: &Link| link.room().min(link.connection.capacity(to.stream));
+        // An end goes with the last bytes, unless trailers follow.
+        let ends = |flow: &Flow, rest: usize| flow.ended && flow.trailers.is_none() && rest == 0;
+        let now = flow.queued().len().min(room(link));
+        if now > 0 {
+            let end = ends(flow, flow.queued().len() - now + bytes.len());
+            link.connection.data(to.stream, &flow.queued()[..now], end, &mut link.out);
+            flow.done |= end;
+            flow.pop(now);
+            taken += now;
+        }
+        let mut rest = bytes;
+        if flow.queued().is_empty() && !rest.is_empty() {
+            let now = rest.len().min(room(link));
+            if now > 0 {
+                let end = ends(flow, rest.len() - now);
+                link.connection.data(to.stream, &rest[..now], end, &mut link.out);
+                flow.done |= end;
+                rest = &rest[now..];
+                taken += now;
+            }
+        }
+        if !rest.is_empty() {
+            flow.push(rest);
+        }
+        if !flow.queued().is_empty() {
+            if !flow.waits {
+                flow.waits = true;
+                let key = CallKey { index, serial: call.serial };
+                link.waiting.push_back((key, direction));
+            }
+        } else if flow.ended && !flow.done {
+            flow.done = true;
+            match flow.trailers.take() {
+                Some(block) => {
+                    link.connection.block(to.stream, &block, true, &mut link.out);
+                    self.context.recycle(block);
+                }
+                None => link.connection.data(to.stream, &[], true, &mut link.out),
+            }
+        }
+        flow.bytes += taken as u64;
+        self.touch(to.link);
+        if let Some(from) = from
+            && taken > 0
+            && let Some(link) = self.links.get_mut(from.link)
+        {
+            link.connection.credit(from.stream, taken, &mut link.out);
+            self.touch(from.link);
+        }
+        if direction == Direction::Response && self.calls[index as usize].response.done {
+            self.finish(index);
+        }
+    }
+
+    /// Tries again what waits for a link.
+    pub(super) fn pump_waiting(&mut self, id: usize) {
+        let Some(link) = self.links.get_mut(id) else { return };
+        for _ in 0..link.waiting.len() {
+            let Some(link) = self.links.get_mut(id) else { return };
+            if link.room() == 0 {
+                return;
+            }
+            let Some((key, direction)) = link.waiting.pop_front() else { return };
+            let Some(call) = self.call(key) else { continue };
+            match direction {
+                Direction::Request => call.request.waits = false,
+                Direction::Response => call.response.waits = false,
+            }
+            self.push(key.index, direction, &[]);
+        }
+    }
+
+    /// A link is gone. Its calls fail, each in its way.
+    pub(super) fn remove_link(&mut self, id: usize, why: &str) {
+        let Some(link) = self.links.try_remove(id) else { return };
+        let calls: Vec<u32> = link.connection.calls().filter(|call| *call != NONE).collect();
+        match link.kind {
+            Kind::Client(_) => {
+                for call in calls {
+                    if self.calls.get(call as usize).is_some_and(|call| call.client.link == id) {
+                        self.client_reset(call, Reason::CANCEL);
+                    }
+                }
+            }
+            Kind::Endpoint(address) => {
+                self.lane_lost(address, id);
+                for call in calls {
+                    let on_it = self.calls.get(call as usize).is_some_and(
+                        |call| matches!(&call.peer, Peer::Endpoint(peer) if peer.at.link == id),
+                    );
+                    if on_it {
+                        self.endpoint_lost(call, why);
+                    }
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,143 @@
+//! A connection as the relay holds it: the protocol's end, the socket, and what waits for it.
+
+use std::{collections::VecDeque, net::SocketAddr, rc::Rc, sync::Arc};
+
+use tokio::{net::TcpStream, sync::Notify};
+
+use super::{Listener, call::CallKey};
+use crate::http2::{connection::Connection, frame::Reason};
+
+/// One connection, to a client or to an endpoint.
+#[derive(Debug)]
+pub(super) struct Link {
+    pub(super) connection: Connection,
+    pub(super) kind: Kind,
+    pub(super) socket: Rc<TcpStream>,
+    /// What is to be written, from `written` on.
+    pub(super) out: Vec<u8>,
+    written: usize,
+    /// Whether the link is on the list of those to be written at the end of the turn.
+    pub(super) dirty: bool,
+    /// The socket took less than there was.
+    pub(super) blocked: bool,
+    /// It is closed when `out` is written.
+    pub(super) closing: bool,
+    /// GOAWAY was said; new streams are not waited for.
+    pub(super) draining: bool,
+    /// Wakes the link's task.
+    pub(super) changed: Rc<Notify>,
+    /// Told when an endpoint's first SETTINGS have come.
+    pub(super) settled: Rc<Notify>,
+    /// Directions of calls that have more for this link than it took.
+    pub(super) waiting: VecDeque<(CallKey, Direction)>,
+    /// Since when no stream is open, or the time of the last sign of life before there was one.
+    pub(super) quiet_since: u64,
+    /// When it is asked to end, for its age.
+    pub(super) old_at: u64,
+}
+
+/// Who is at the other end.
+#[derive(Debug)]
+pub(super) enum Kind {
+    /// A client of this listener.
+    Client(Arc<Listener>),
+    /// The endpoint at this address.
+    Endpoint(SocketAddr),
+}
+
+/// Which way payload goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Direction {
+    /// To the endpoint.
+    Request,
+    /// To the client.
+    Response,
+}
+
+impl Link {
+    pub(super) fn new(
+        connection: Connection,
+        kind: Kind,
+        socket: Rc<TcpStream>,
+        out: Vec<u8>,
+        now: u64,
+        old_at: u64,
+    ) -> Self {
+        Self {
+            connection,
+            kind,
+            socket,
+            out,
+            written: 0,
+            dirty: false,
+            blocked: false,
+            closing: false,
+            draining: false,
+            changed: Rc::default(),
+            settled: Rc::default(),
+            waiting: VecDeque::new(),
+            quiet_since: now,
+            old_at,
+        }
+    }
+
+    /// How much payload it takes now: what its socket has not taken is bounded.
+    pub(super) fn room(&self) -> usize {
+        HIGH_WATER.saturating_sub(self.out.len() - self.written)
+    }
+
+    /// Writes what the socket takes. An error ends the link, as a read of it will say.
+    pub(super) fn write(&mut self) {
+        while self.written < self.out.len() {
+            match self.socket.try_write(&self.out[self.written..]) {
+                Ok(written) => self.written += written,
+                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
+                    self.blocked = true;
+                    break;
+                }
+                Err(_) => {
+                    self.closing = true;
+                    self.written = self.out.len();
+                }
+            }
+        }
+        if self.written == self.out.len() {
+            self.blocked = false;
+            self.written = 0;
+            self.out.clear();
+            if self.out.capacity() > KEPT {
+                self.out = Vec::new();
+            }
+        }
+        if self.blocked || self.is_over() {
+            self.changed.notify_one();
+        }
+    }
+
+    /// Whether all is written and nothing more will be.
+    pub(super) fn is_over(&self) -> bool {
+        self.closing && self.out.is_empty()
+    }
+
+    /// Says GOAWAY in its two phases; the second follows when the client has seen the first.
+    pub(super) fn drain(&mut self, now: u64) {
+        if !self.draining {
+            self.draining = true;
+            self.quiet_since = now;
+            self.connection.go_away(false, &mut self.out);
+        }
+    }
+
+    /// Ends it at once.
+    pub(super) fn close(&mut self, reason: Reason) {
+        if !self.closing {
+            self.closing = true;
+            crate::http2::frame::put_goaway(0, reason, &mut self.out);
+        }
+    }
+}
+
+/// Payload that may wait for one socket, in bytes.
+const HIGH_WATER: usize = 256 << 10;
+/// The room that a link keeps when it has nothing to write, in bytes.
+const KEPT: usize = 4 << 10;

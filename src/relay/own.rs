@@ -1,0 +1,105 @@
+//! What the relay sends of its own, made once, and what it counts.
+
+use std::rc::Rc;
+
+use prometheus_client::metrics::counter::Counter;
+
+use super::Listener;
+use crate::{
+    grpc::{Code, Status},
+    http2::{
+        block::Block,
+        field::{Field, Fields, Name},
+    },
+    metrics::Text,
+};
+
+/// Fields of the relay's own responses.
+#[derive(Debug)]
+pub(super) struct Own {
+    status: Rc<Name>,
+    ok: Rc<Field>,
+    grpc: Rc<Field>,
+    codes: Vec<Rc<Field>>,
+    message: Rc<Name>,
+    content_type: Rc<Field>,
+    no_store: Rc<Field>,
+    allow: Rc<Field>,
+    content_length: Rc<Name>,
+}
+
+impl Own {
+    pub(super) fn new(fields: &mut Fields) -> Self {
+        let name = |fields: &mut Fields, name| Rc::clone(fields.own(name, "").name());
+        Self {
+            status: name(fields, ":status"),
+            ok: fields.own(":status", "200"),
+            grpc: fields.own("content-type", "application/grpc"),
+            codes: Code::ALL
+                .map(|code| fields.own("grpc-status", &(code as u8).to_string()))
+                .to_vec(),
+            message: name(fields, "grpc-message"),
+            content_type: fields.own("content-type", "text/plain; charset=utf-8"),
+            no_store: fields.own("cache-control", "no-store"),
+            allow: fields.own("allow", "GET, HEAD"),
+            content_length: name(fields, "content-length"),
+        }
+    }
+
+    /// `:status` 200 and gRPC's content type.
+    pub(super) fn grpc_head(&self, block: &mut Block) {
+        block.push_known(&self.ok);
+        block.push_known(&self.grpc);
+    }
+
+    /// grpc-status, and grpc-message where there are words.
+    pub(super) fn status(&self, status: &Status, block: &mut Block) {
+        block.push_known(&self.codes[status.code as usize]);
+        if !status.message.is_empty() {
+            block.push_text(&self.message, status.encoded_message().as_bytes());
+        }
+    }
+
+    /// The head of a response that is not gRPC's.
+    pub(super) fn plain(&self, response: &http::Response<&'static str>, block: &mut Block) {
+        block.push_text(&self.status, response.status().as_str().as_bytes());
+        block.push_known(&self.content_type);
+        block.push_known(&self.no_store);
+        if response.headers().contains_key(http::header::ALLOW) {
+            block.push_known(&self.allow);
+        }
+        block.push_text(&self.content_length, response.body().len().to_string().as_bytes());
+    }
+}
+
+/// A gRPC method of a listener that a backend is known to have, as it is counted.
+#[derive(Debug)]
+pub(super) struct Method {
+    path: Box<[u8]>,
+    listener: Text,
+    ok: Counter,
+}
+
+impl Method {
+    pub(super) fn new(path: &[u8], listener: &Listener) -> Self {
+        Self {
+            path: path.into(),
+            listener: listener.name.clone(),
+            ok: listener.requests(path, Code::Ok.name(), true),
+        }
+    }
+
+    /// Whether it is this listener's.
+    pub(super) fn is_of(&self, listener: &Listener) -> bool {
+        self.listener == listener.name
+    }
+
+    pub(super) fn path(&self) -> &[u8] {
+        &self.path
+    }
+
+    /// Counts a call that went well, the common case.
+    pub(super) fn ended_well(&self) {
+        self.ok.inc();
+    }
+}

@@ -1,0 +1,430 @@
+//! Where the engine meets the runtime: one small task a socket that waits until it is ready, one
+//! that ends each turn by writing, one coarse tick.
+
+use std::{cell::RefCell, net::SocketAddr, rc::Rc, sync::Arc, time::Duration};
+
+use tokio::{
+    io::Interest,
+    net::TcpStream,
+    sync::Notify,
+    task::yield_now,
+    time::{MissedTickBehavior, interval, sleep, timeout},
+};
+use tokio_util::task::TaskTracker;
+use tracing::debug;
+
+use super::{
+    Listener,
+    call::{CallKey, Peer},
+    engine::{Command, Engine},
+    link::{Kind, Link},
+};
+use crate::{
+    answer::Watch,
+    config,
+    http2::{
+        connection::{Connection, Role},
+        frame::Reason,
+        limits::Limits,
+    },
+    metrics::{EndpointLabels, Metrics},
+    shutdown::Shutdown,
+    upstream::Upstream,
+};
+
+/// A worker's relay; clones share it. Lives within a `LocalSet`.
+#[derive(Debug, Clone)]
+pub struct Relay(Rc<Shell>);
+
+#[derive(Debug)]
+struct Shell {
+    engine: RefCell<Engine>,
+    buffer: RefCell<Vec<u8>>,
+    flush: Notify,
+    tasks: TaskTracker,
+    shutdown: Shutdown,
+    upstream_header_list: usize,
+    metrics: Metrics,
+}
+
+impl Relay {
+    /// A relay without connections, and its tasks. `upstream_header_list` is in bytes.
+    pub fn new(upstream_header_list: usize, metrics: &Metrics, shutdown: &Shutdown) -> Self {
+        let relay = Self(Rc::new(Shell {
+            engine: RefCell::new(Engine::new()),
+            buffer: RefCell::new(vec![0; READ]),
+            flush: Notify::new(),
+            tasks: TaskTracker::new(),
+            shutdown: shutdown.clone(),
+            upstream_header_list,
+            metrics: metrics.clone(),
+        }));
+        relay.0.tasks.spawn_local(relay.clone().flusher());
+        relay.0.tasks.spawn_local(relay.clone().ticker());
+        relay
+    }
+
+    /// Calls that are open.
+    pub fn calls(&self) -> usize {
+        self.0.engine.borrow().calls.len()
+    }
+
+    /// Serves a client's HTTP/2 connection, of which the bytes in `first` were read already. Ends
+    /// when the client does, or after GOAWAY: when the process stops, when it is idle, and when it
+    /// is old.
+    pub async fn serve(&self, socket: TcpStream, first: &[u8], listener: Arc<Listener>) {
+        let limits = listener.limits.clone();
+        let mut out = Vec::new();
+        let connection = Connection::new(Role::Server, client_limits(&limits), &mut out);
+        let age = limits.max_connection_age.mul_f64(0.9 + 0.2 * fastrand::f64());
+        let kind = Kind::Client(listener);
+        let (id, socket) = self.add_link(connection, kind, socket, out, age);
+        if self.turn(|engine| engine.feed(id, first)) {
+            self.drive(id, &socket).await;
+        }
+        self.turn(|engine| engine.remove_link(id, "closed"));
+    }
+
+    fn add_link(
+        &self,
+        connection: Connection,
+        kind: Kind,
+        socket: TcpStream,
+        out: Vec<u8>,
+        age: Duration,
+    ) -> (usize, Rc<TcpStream>) {
+        let socket = Rc::new(socket);
+        let id = self.turn(|engine| {
+            let now = engine.context.now;
+            let old_at = now.saturating_add(millis(age));
+            let link = Link::new(connection, kind, Rc::clone(&socket), out, now, old_at);
+            let id = engine.links.insert(link);
+            engine.touch(id);
+            id
+        });
+        (id, socket)
+    }
+
+    /// Runs `work` as a turn, and sees to what comes of it.
+    fn turn<T>(&self, work: impl FnOnce(&mut Engine) -> T) -> T {
+        let (result, commands, dirty) = {
+            let mut engine = self.0.engine.borrow_mut();
+            engine.tick();
+            let result = work(&mut engine);
+            (result, std::mem::take(&mut engine.commands), !engine.dirty.is_empty())
+        };
+        for command in commands {
+            match command {
+                Command::Dial(upstream, address) => {
+                    self.0.tasks.spawn_local(self.clone().dial(upstream, address));
+                }
+                Command::Watch(key, watch) => self.watch(key, watch),
+            }
+        }
+        if dirty {
+            self.0.flush.notify_one();
+        }
+        result
+    }
+
+    /// Waits for a link's socket, and takes what it has through the engine, until the link is over.
+    async fn drive(&self, id: usize, socket: &TcpStream) {
+        let changed = Rc::clone(&self.0.engine.borrow().links[id].changed);
+        let client = matches!(self.0.engine.borrow().links[id].kind, Kind::Client(_));
+        let stop = &self.0.shutdown.stop;
+        let mut stopping = !client;
+        loop {
+            let blocked = {
+                let engine = self.0.engine.borrow();
+                let link = &engine.links[id];
+                if link.is_over() {
+                    return;
+                }
+                link.blocked
+            };
+            let interest = match blocked {
+                true => Interest::READABLE | Interest::WRITABLE,
+                false => Interest::READABLE,
+            };
+            let ready = tokio::select! {
+                ready = socket.ready(interest) => ready,
+                () = changed.notified() => continue,
+                () = stop.cancelled(), if !stopping => {
+                    stopping = true;
+                    self.turn(|engine| engine.drain(id));
+                    continue;
+                }
+            };
+            let Ok(ready) = ready else { return };
+            if blocked && ready.is_writable() {
+                self.turn(|engine| engine.writable(id));
+            }
+            if ready.is_readable() && !self.read(id, socket).await {
+                return;
+            }
+        }
+    }
+
+    /// Reads what there is, for a few turns at most; false when the link is over.
+    async fn read(&self, id: usize, socket: &TcpStream) -> bool {
+        for _ in 0..READS {
+            let going_on = {
+                let mut buffer = self.0.buffer.borrow_mut();
+                match socket.try_read(&mut buffer) {
+                    Ok(0) => return false,
+                    Ok(read) => self.turn(|engine| engine.feed(id, &buffer[..read])),
+                    Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => return true,
+                    Err(_) => return false,
+                }
+            };
+            if !going_on {
+                // What is to be said before the end is written by the flusher; then it is over.
+                return true;
+            }
+        }
+        yield_now().await;
+        true
+    }
+
+    async fn flusher(self) {
+        loop {
+            self.0.flush.notified().await;
+            self.turn(Engine::flush);
+        }
+    }
+
+    async fn ticker(self) {
+        let mut ticks = interval(TICK);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            ticks.tick().await;
+            self.turn(Engine::check_times);
+        }
+    }
+
+    /// Connects to an endpoint, trying again with growing pauses for as long as it is called
+    /// healthy.
+    async fn dial(self, upstream: Arc<Upstream>, address: SocketAddr) {
+        let labels = EndpointLabels {
+            upstream: (&**upstream.name()).into(),
+            endpoint: address.to_string().as_str().into(),
+        };
+        let mut pause = FIRST_PAUSE;
+        loop {
+            let within = upstream.connect_timeout();
+            let failure = match timeout(within, self.connect(address, &labels)).await {
+                Ok(Ok(())) => return,
+                Ok(Err(failure)) => failure,
+                Err(_) => {
+                    format!("no answer within {}", humantime::format_duration(within))
+                }
+            };
+            debug!(%address, failure, "cannot connect");
+            self.0.metrics.upstream_connect_failures.get_or_create(&labels).inc();
+            let why = format!("cannot connect to {address}: {failure}");
+            self.turn(|engine| engine.dial_failed(address, why));
+            sleep(pause.mul_f64(0.8 + 0.4 * fastrand::f64())).await;
+            pause = LAST_PAUSE.min(pause * 2);
+            let healthy = self.turn(|engine| {
+                let lane = engine.lanes.get(&address);
+                let healthy = lane.is_some_and(|lane| lane.endpoint.is_healthy());
+                if !healthy {
+                    engine.dial_given_up(address);
+                }
+                healthy
+            });
+            if !healthy {
+                return;
+            }
+        }
+    }
+
+    /// Connects, and waits for the peer's SETTINGS, which tell how many streams it takes.
+    async fn connect(&self, address: SocketAddr, labels: &EndpointLabels) -> Result<(), String> {
+        let socket = TcpStream::connect(address).await.map_err(|error| error.kind().to_string())?;
+        // Fails only for a socket that the peer has closed already, which its reader sees.
+        _ = socket.set_nodelay(true);
+        let mut out = Vec::new();
+        let limits = endpoint_limits(self.0.upstream_header_list);
+        let connection = Connection::new(Role::Client, limits, &mut out);
+        let age = MAX_AGE.mul_f64(0.9 + 0.2 * fastrand::f64());
+        let kind = Kind::Endpoint(address);
+        let (id, socket) = self.add_link(connection, kind, socket, out, age);
+        let settled = Rc::clone(&self.0.engine.borrow().links[id].settled);
+        let unsettled = Unsettled { relay: self.clone(), id, done: false };
+        let open = self.0.metrics.upstream_connections.get_or_create(labels).clone();
+        let relay = self.clone();
+        let told = Rc::clone(&settled);
+        self.0.tasks.spawn_local(async move {
+            open.inc();
+            relay.drive(id, &socket).await;
+            open.dec();
+            relay.turn(|engine| engine.remove_link(id, "closed by the endpoint"));
+            told.notify_one();
+        });
+        settled.notified().await;
+        let mut unsettled = unsettled;
+        unsettled.done = true;
+        match self.0.engine.borrow().lanes.get(&address).is_some_and(|lane| !lane.dialing) {
+            true => Ok(()),
+            false => Err("closed before its SETTINGS".to_owned()),
+        }
+    }
+
+    /// Tells a Watch stream the board's changes, until it ends or the process stops.
+    fn watch(&self, key: CallKey, mut watch: Watch) {
+        let relay = self.clone();
+        let stop = self.0.shutdown.stop.clone();
+        let task = self.0.tasks.spawn_local(async move {
+            loop {
+                let message = tokio::select! {
+                    biased;
+                    message = watch.next() => message,
+                    () = stop.cancelled() => break,
+                };
+                if !relay.turn(|engine| engine.watch_message(key, &message)) {
+                    return;
+                }
+            }
+            relay.turn(|engine| engine.watch_end(key));
+        });
+        let handle = task.abort_handle();
+        if let Some(call) = self.0.engine.borrow_mut().call(key)
+            && let Peer::Local(local) = &mut call.peer
+        {
+            local.watch = Some(handle);
+        }
+    }
+}
+
+/// Closes a link whose SETTINGS did not come in time.
+struct Unsettled {
+    relay: Relay,
+    id: usize,
+    done: bool,
+}
+
+impl Drop for Unsettled {
+    fn drop(&mut self) {
+        if !self.done {
+            let id = self.id;
+            self.relay.turn(|engine| {
+                if let Some(link) = engine.links.get_mut(id) {
+                    link.close(Reason::SETTINGS_TIMEOUT);
+                    engine.touch(id);
+                }
+            });
+        }
+    }
+}
+
+impl Engine {
+    /// Asks a client's connection to end.
+    fn drain(&mut self, id: usize) {
+        let now = self.context.now;
+        if let Some(link) = self.links.get_mut(id) {
+            link.drain(now);
+            self.touch(id);
+        }
+    }
+
+    /// Ends what is late, idle or old.
+    fn check_times(&mut self) {
+        self.end_late();
+        let now = self.context.now;
+        let mut ready = Vec::new();
+        for (id, link) in &mut self.links {
+            if link.closing {
+                // Nobody takes what is left to be said.
+                if now > link.quiet_since + CLOSING {
+                    link.out.clear();
+                    link.changed.notify_one();
+                }
+                continue;
+            }
+            let streams = link.connection.streams();
+            if streams > 0 {
+                link.quiet_since = now;
+            }
+            let quiet = now.saturating_sub(link.quiet_since);
+            match &link.kind {
+                Kind::Client(listener) => {
+                    let limits = &listener.limits;
+                    let patience = millis(limits.handshake_timeout);
+                    let waits = link.connection.is_waiting_since();
+                    let silent = !link.connection.is_settled() && quiet >= patience;
+                    let stuck = waits.is_some_and(|since| now - since >= patience);
+                    let drained = link.draining
+                        && streams == 0
+                        && (link.connection.has_gone() || quiet >= patience);
+                    if silent || stuck || drained {
+                        link.close(Reason::NO_ERROR);
+                    } else if !link.draining
+                        && (quiet >= millis(limits.idle_timeout) || now >= link.old_at)
+                    {
+                        link.drain(now);
+                    }
+                }
+                Kind::Endpoint(_) if streams == 0 && link.draining => {
+                    link.close(Reason::NO_ERROR);
+                }
+                Kind::Endpoint(_) => {
+                    if now >= link.old_at && !link.draining {
+                        ready.push(id);
+                    }
+                }
+            }
+            if link.closing {
+                link.quiet_since = now;
+            }
+            if !link.out.is_empty() && !link.dirty {
+                link.dirty = true;
+                self.dirty.push(id);
+            }
+        }
+        for id in ready {
+            self.retire(id);
+        }
+    }
+}
+
+fn client_limits(limits: &config::Limits) -> Limits {
+    Limits {
+        streams: limits.max_concurrent_streams,
+        header_list: usize::try_from(limits.max_header_list_size.as_u64()).unwrap_or(usize::MAX),
+        header_fields: 100,
+        stream_window: STREAM_WINDOW,
+        connection_window: 32 * STREAM_WINDOW,
+        strict: true,
+    }
+}
+
+fn endpoint_limits(header_list: usize) -> Limits {
+    Limits {
+        streams: 0,
+        header_list,
+        header_fields: 1000,
+        stream_window: STREAM_WINDOW,
+        connection_window: 128 * STREAM_WINDOW,
+        strict: false,
+    }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX / 2)
+}
+
+/// What one read takes at most, in bytes.
+const READ: usize = 64 << 10;
+/// Reads of one link in a row.
+const READS: usize = 4;
+const TICK: Duration = Duration::from_millis(50);
+const FIRST_PAUSE: Duration = Duration::from_millis(50);
+const LAST_PAUSE: Duration = Duration::from_secs(1);
+/// Older connections to endpoints are replaced, give or take 10 %.
+const MAX_AGE: Duration = Duration::from_secs(30 * 60);
+/// How long a closed link's last words may take, in milliseconds.
+const CLOSING: u64 = 1000;
+/// What one stream may send ahead of its receiver, in bytes. Of a client 32 streams may do so, and
+/// of an endpoint 128, before they hold up others of the same connection.
+const STREAM_WINDOW: u32 = 256 << 10;

@@ -1,0 +1,108 @@
+//! What endpoints do: responses, their payload, and their end.
+
+use super::{End, call::Peer, engine::Engine, link::Direction};
+use crate::{
+    grpc::{Code, Status, is_grpc},
+    http2::{block::Block, field::Role, frame::Reason},
+};
+
+impl Engine {
+    /// A response's head.
+    pub(super) fn response_head(&mut self, index: u32, mut block: Block, status: u16, end: bool) {
+        let Some(call) = self.calls.get_mut(index as usize) else {
+            return self.context.recycle(block);
+        };
+        let Peer::Endpoint(peer) = &mut call.peer else { return self.context.recycle(block) };
+        let content_type = if status == 200 { block.first(Role::ContentType) } else { None };
+        let grpc = is_grpc(content_type.as_deref());
+        let code = code(&block);
+        call.end = Some(code.map_or(End::Http, End::Status));
+        peer.wants_status = grpc && code.is_none();
+        if !grpc {
+            // Its bytes are no length-prefixed messages.
+            call.response.sizes = None;
+        }
+        if end && peer.wants_status {
+            call.end = Some(End::Status(Code::Unknown));
+            self.own.status(&missing(), &mut block);
+        }
+        call.answered = true;
+        let client = call.client;
+        if let Some(link) = self.links.get_mut(client.link) {
+            link.connection.block(client.stream, &block, end, &mut link.out);
+            self.touch(client.link);
+        }
+        self.context.recycle(block);
+        if end {
+            self.finish(index);
+        }
+    }
+
+    /// Payload of a response, or its end without trailers.
+    pub(super) fn response_data(&mut self, index: u32, bytes: &[u8], end: bool) {
+        let call = &mut self.calls[index as usize];
+        let Peer::Endpoint(peer) = &mut call.peer else { return };
+        if let Some(sizes) = &mut call.response.sizes
+            && let Err(error) = sizes.scan(bytes)
+        {
+            let link = peer.at.link;
+            self.discard(link, bytes.len());
+            return self.fail(index, &Status::new(Code::ResourceExhausted, error.to_string()));
+        }
+        if end {
+            call.response.ended = true;
+            if peer.wants_status {
+                call.end = Some(End::Status(Code::Unknown));
+                let mut trailers = self.context.block();
+                self.own.status(&missing(), &mut trailers);
+                self.calls[index as usize].response.trailers = Some(trailers);
+            }
+        }
+        self.push(index, Direction::Response, bytes);
+    }
+
+    /// A response's trailers.
+    pub(super) fn response_trailers(&mut self, index: u32, mut block: Block) {
+        let Some(call) = self.calls.get_mut(index as usize) else {
+            return self.context.recycle(block);
+        };
+        let Peer::Endpoint(peer) = &call.peer else { return self.context.recycle(block) };
+        if peer.wants_status {
+            let code = code(&block);
+            if code.is_none() {
+                self.own.status(&missing(), &mut block);
+            }
+            call.end = Some(End::Status(code.unwrap_or(Code::Unknown)));
+            block.keep_first(Role::GrpcStatus);
+        }
+        (call.response.ended, call.response.trailers) = (true, Some(block));
+        self.push(index, Direction::Response, &[]);
+    }
+
+    /// The endpoint reset its stream.
+    pub(super) fn endpoint_reset(&mut self, index: u32, reason: Reason) {
+        self.reset_client(index, reason);
+    }
+
+    /// The endpoint's connection is gone, or did not take the stream up.
+    pub(super) fn endpoint_lost(&mut self, index: u32, why: &str) {
+        let why = format!("upstream connection lost: {why}");
+        self.fail(index, &Status::new(Code::Unavailable, why));
+    }
+}
+
+fn missing() -> Status {
+    Status::new(Code::Unknown, "the upstream sent no grpc-status")
+}
+
+/// The code of a block's grpc-status, where it has one.
+fn code(block: &Block) -> Option<Code> {
+    let mut code = None;
+    block.values(Role::GrpcStatus, |value| {
+        let number = str::from_utf8(value).ok().and_then(|text| text.parse::<usize>().ok());
+        let known = number.and_then(|number| Code::ALL.get(number).copied());
+        let known = known.unwrap_or(Code::Unknown);
+        code.get_or_insert(known);
+    });
+    code
+}
