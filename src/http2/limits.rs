@@ -56,6 +56,9 @@ pub(super) struct Budget {
     window_update: u64,
     streams: u64,
     data_sent: u64,
+    /// PINGs that go with traffic: grpc-go sends one with the DATA of each round trip, to
+    /// measure it.
+    earned: u32,
 }
 
 /// What is counted.
@@ -86,17 +89,20 @@ impl Budget {
             window_update: 0,
             streams: 0,
             data_sent: 0,
+            earned: 0,
         }
     }
 
     /// A stream was opened.
     pub(super) fn opened(&mut self) {
         self.streams += 1;
+        self.earned = EARNED.min(self.earned + 1);
     }
 
     /// A DATA frame was sent, for which WINDOW_UPDATEs come back.
     pub(super) fn sent(&mut self) {
         self.data_sent += 1;
+        self.earned = EARNED.min(self.earned + 1);
     }
 
     /// Counts a frame; false where it is one too many. `now` is in milliseconds.
@@ -105,7 +111,13 @@ impl Budget {
             return true;
         }
         match what {
-            Cheap::Ping => self.ping.take(now),
+            Cheap::Ping => match self.earned.checked_sub(1) {
+                Some(earned) => {
+                    self.earned = earned;
+                    true
+                }
+                None => self.ping.take(now),
+            },
             Cheap::Settings => self.settings.take(now),
             Cheap::Reset => self.reset.take(now),
             Cheap::Unknown => self.unknown.take(now),
@@ -125,6 +137,9 @@ impl Budget {
     }
 }
 
+/// The most PINGs that traffic earns ahead.
+const EARNED: u32 = 100;
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -135,6 +150,16 @@ mod tests {
         assert_eq!([0, 0, 0, 0].map(|now| bucket.take(now)), [true, true, true, false]);
         assert_eq!([50, 100, 110].map(|now| bucket.take(now)), [false, true, false]);
         assert!((0..3).all(|_| bucket.take(60_000)) && !bucket.take(60_000));
+    }
+
+    #[test]
+    fn pings_are_allowed_with_traffic_and_few_without() {
+        let mut budget = Budget::new(true);
+        for _ in 0..10_000 {
+            budget.sent();
+            assert!(budget.allow(Cheap::Ping, 0));
+        }
+        assert_eq!((0..1000).filter(|_| budget.allow(Cheap::Ping, 0)).count(), 20);
     }
 
     #[test]

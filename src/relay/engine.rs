@@ -171,7 +171,11 @@ impl Engine {
         while let Some(id) = self.dirty.pop() {
             let Some(link) = self.links.get_mut(id) else { continue };
             link.dirty = false;
-            link.write();
+            if link.blocked {
+                // Its task waits for the socket.
+                continue;
+            }
+            link.write(self.context.now);
             if !link.blocked {
                 self.pump_waiting(id);
             }
@@ -182,7 +186,7 @@ impl Engine {
     pub(super) fn writable(&mut self, id: usize) {
         if let Some(link) = self.links.get_mut(id) {
             link.blocked = false;
-            link.write();
+            link.write(self.context.now);
             if !link.blocked {
                 self.pump_waiting(id);
             }

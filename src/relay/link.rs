@@ -20,6 +20,8 @@ pub(super) struct Link {
     pub(super) dirty: bool,
     /// The socket took less than there was.
     pub(super) blocked: bool,
+    /// When the socket took something last, or had nothing to take.
+    pub(super) moved_at: u64,
     /// It is closed when `out` is written.
     pub(super) closing: bool,
     /// GOAWAY was said; new streams are not waited for.
@@ -71,6 +73,7 @@ impl Link {
             written: 0,
             dirty: false,
             blocked: false,
+            moved_at: now,
             closing: false,
             draining: false,
             changed: Rc::default(),
@@ -86,11 +89,20 @@ impl Link {
         HIGH_WATER.saturating_sub(self.out.len() - self.written)
     }
 
+    /// Whether so much waits for its socket that its peer is not read any more: answers without
+    /// payload, which no window bounds, would pile up.
+    pub(super) fn is_full(&self) -> bool {
+        self.out.len() - self.written > 2 * HIGH_WATER
+    }
+
     /// Writes what the socket takes. An error ends the link, as a read of it will say.
-    pub(super) fn write(&mut self) {
+    pub(super) fn write(&mut self, now: u64) {
         while self.written < self.out.len() {
             match self.socket.try_write(&self.out[self.written..]) {
-                Ok(written) => self.written += written,
+                Ok(written) => {
+                    self.written += written;
+                    self.moved_at = now;
+                }
                 Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
                     self.blocked = true;
                     break;
@@ -112,6 +124,14 @@ impl Link {
         if self.blocked || self.is_over() {
             self.changed.notify_one();
         }
+    }
+
+    /// Gives up what was not written.
+    pub(super) fn abandon(&mut self) {
+        self.closing = true;
+        self.out.clear();
+        self.written = 0;
+        self.changed.notify_one();
     }
 
     /// Whether all is written and nothing more will be.

@@ -134,17 +134,18 @@ impl Relay {
         let stop = &self.0.shutdown.stop;
         let mut stopping = !client;
         loop {
-            let blocked = {
+            let (blocked, full) = {
                 let engine = self.0.engine.borrow();
                 let link = &engine.links[id];
                 if link.is_over() {
                     return;
                 }
-                link.blocked
+                (link.blocked, link.is_full())
             };
-            let interest = match blocked {
-                true => Interest::READABLE | Interest::WRITABLE,
-                false => Interest::READABLE,
+            let interest = match (blocked, full) {
+                (false, _) => Interest::READABLE,
+                (true, false) => Interest::READABLE | Interest::WRITABLE,
+                (true, true) => Interest::WRITABLE,
             };
             let ready = tokio::select! {
                 ready = socket.ready(interest) => ready,
@@ -159,7 +160,7 @@ impl Relay {
             if blocked && ready.is_writable() {
                 self.turn(|engine| engine.writable(id));
             }
-            if ready.is_readable() && !self.read(id, socket).await {
+            if ready.is_readable() && !full && !self.read(id, socket).await {
                 return;
             }
         }
@@ -172,13 +173,16 @@ impl Relay {
                 let mut buffer = self.0.buffer.borrow_mut();
                 match socket.try_read(&mut buffer) {
                     Ok(0) => return false,
-                    Ok(read) => self.turn(|engine| engine.feed(id, &buffer[..read])),
+                    Ok(read) => self.turn(|engine| {
+                        engine.feed(id, &buffer[..read]) && !engine.links[id].is_full()
+                    }),
                     Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => return true,
                     Err(_) => return false,
                 }
             };
             if !going_on {
-                // What is to be said before the end is written by the flusher; then it is over.
+                // What is to be said is written by the flusher first; then it is over, or read on.
+                yield_now().await;
                 return true;
             }
         }
@@ -337,9 +341,15 @@ impl Engine {
             if link.closing {
                 // Nobody takes what is left to be said.
                 if now > link.quiet_since + CLOSING {
-                    link.out.clear();
-                    link.changed.notify_one();
+                    link.abandon();
                 }
+                continue;
+            }
+            if !link.blocked {
+                link.moved_at = now;
+            } else if now - link.moved_at >= STALLED {
+                // Nobody reads; what waits is given up.
+                link.abandon();
                 continue;
             }
             let streams = link.connection.streams();
@@ -423,6 +433,8 @@ const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LAST_PAUSE: Duration = Duration::from_secs(1);
 /// Older connections to endpoints are replaced, give or take 10 %.
 const MAX_AGE: Duration = Duration::from_secs(30 * 60);
+/// How long a socket may take nothing of what waits for it, in milliseconds.
+const STALLED: u64 = 30_000;
 /// How long a closed link's last words may take, in milliseconds.
 const CLOSING: u64 = 1000;
 /// What one stream may send ahead of its receiver, in bytes. Of a client 32 streams may do so, and
