@@ -8,3 +8,4 @@ pub mod frame;
 pub mod hpack;
 pub mod huffman;
 pub mod limits;
+pub mod literal;

@@ -12,6 +12,7 @@ mod lane;
 mod link;
 mod local;
 mod own;
+mod times;
 mod turn;
 mod upstream;
 

@@ -3,8 +3,9 @@
 use std::rc::Rc;
 
 use super::{
-    field::{Field, Literal, Name, OVERHEAD, Role},
+    field::{Field, Name, OVERHEAD, Role},
     hpack::{Encoder, Line, Moving},
+    literal::{Literal, put_integer},
 };
 
 /// The fields of one block in their order. Kept and used again, so that its buffers are.
@@ -77,7 +78,7 @@ impl Block {
     /// Appends a field with a value of its own, as a literal that enters no table.
     pub fn push_text(&mut self, name: &Rc<Name>, value: &[u8]) {
         let start = self.literals.len();
-        super::field::put_integer(0, 7, value.len(), &mut self.literals);
+        put_integer(0, 7, value.len(), &mut self.literals);
         self.literals.extend_from_slice(value);
         self.size += name.plain().len() + value.len() + OVERHEAD;
         self.items.push(Item::Moving {

@@ -5,6 +5,8 @@
 //! ranges of the input, as it arrives, and is credited to the peer by [`Connection::credit`] when
 //! its receiver took it.
 
+mod control;
+mod heads;
 mod receive;
 mod send;
 
@@ -131,6 +133,9 @@ pub enum Event {
 /// The connection is over; GOAWAY with this reason was appended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Fatal(pub Reason);
+
+/// An event, or none, or the end.
+type Outcome = Result<Option<Event>, Fatal>;
 
 /// The `call` of a stream that was not marked.
 pub const NONE: u32 = u32::MAX;

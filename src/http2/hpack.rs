@@ -13,7 +13,10 @@ use std::rc::Rc;
 
 pub use self::decode::{Broken, Decoder};
 pub use self::encode::Encoder;
-use super::field::{Field, Literal, Name};
+use super::{
+    field::{Field, Name},
+    literal::Literal,
+};
 
 /// One field of a header block.
 #[derive(Debug)]

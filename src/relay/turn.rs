@@ -322,82 +322,6 @@ impl Drop for Unsettled {
     }
 }
 
-impl Engine {
-    /// Asks a client's connection to end.
-    fn drain(&mut self, id: usize) {
-        let now = self.context.now;
-        if let Some(link) = self.links.get_mut(id) {
-            link.drain(now);
-            self.touch(id);
-        }
-    }
-
-    /// Ends what is late, idle or old.
-    fn check_times(&mut self) {
-        self.end_late();
-        let now = self.context.now;
-        let mut ready = Vec::new();
-        for (id, link) in &mut self.links {
-            if link.closing {
-                // Nobody takes what is left to be said.
-                if now > link.quiet_since + CLOSING {
-                    link.abandon();
-                }
-                continue;
-            }
-            if !link.blocked {
-                link.moved_at = now;
-            } else if now - link.moved_at >= STALLED {
-                // Nobody reads; what waits is given up.
-                link.abandon();
-                continue;
-            }
-            let streams = link.connection.streams();
-            if streams > 0 {
-                link.quiet_since = now;
-            }
-            let quiet = now.saturating_sub(link.quiet_since);
-            match &link.kind {
-                Kind::Client(listener) => {
-                    let limits = &listener.limits;
-                    let patience = millis(limits.handshake_timeout);
-                    let waits = link.connection.is_waiting_since();
-                    let silent = !link.connection.is_settled() && quiet >= patience;
-                    let stuck = waits.is_some_and(|since| now - since >= patience);
-                    let drained = link.draining
-                        && streams == 0
-                        && (link.connection.has_gone() || quiet >= patience);
-                    if silent || stuck || drained {
-                        link.close(Reason::NO_ERROR);
-                    } else if !link.draining
-                        && (quiet >= millis(limits.idle_timeout) || now >= link.old_at)
-                    {
-                        link.drain(now);
-                    }
-                }
-                Kind::Endpoint(_) if streams == 0 && link.draining => {
-                    link.close(Reason::NO_ERROR);
-                }
-                Kind::Endpoint(_) => {
-                    if now >= link.old_at && !link.draining {
-                        ready.push(id);
-                    }
-                }
-            }
-            if link.closing {
-                link.quiet_since = now;
-            }
-            if !link.out.is_empty() && !link.dirty {
-                link.dirty = true;
-                self.dirty.push(id);
-            }
-        }
-        for id in ready {
-            self.retire(id);
-        }
-    }
-}
-
 fn client_limits(limits: &config::Limits) -> Limits {
     Limits {
         streams: limits.max_concurrent_streams,
@@ -420,7 +344,7 @@ fn endpoint_limits(header_list: usize) -> Limits {
     }
 }
 
-fn millis(duration: Duration) -> u64 {
+pub(super) fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX / 2)
 }
 
@@ -433,10 +357,6 @@ const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LAST_PAUSE: Duration = Duration::from_secs(1);
 /// Older connections to endpoints are replaced, give or take 10 %.
 const MAX_AGE: Duration = Duration::from_secs(30 * 60);
-/// How long a socket may take nothing of what waits for it, in milliseconds.
-const STALLED: u64 = 30_000;
-/// How long a closed link's last words may take, in milliseconds.
-const CLOSING: u64 = 1000;
 /// What one stream may send ahead of its receiver, in bytes. Of a client 32 streams may do so, and
 /// of an endpoint 128, before they hold up others of the same connection.
 const STREAM_WINDOW: u32 = 256 << 10;

@@ -3,7 +3,10 @@
 use std::{collections::VecDeque, rc::Rc};
 
 use super::{
-    super::field::{Field, Fields, Literal, Name, OVERHEAD, integer},
+    super::{
+        field::{Field, Fields, Name, OVERHEAD},
+        literal::{Literal, integer},
+    },
     Line, Moving,
 };
 

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use super::{
-    super::field::{Field, put_integer},
+    super::{field::Field, literal::put_integer},
     Moving,
 };
 

@@ -1,0 +1,85 @@
+//! What ends because of time: links that are idle, old, silent or stuck.
+
+use super::{engine::Engine, link::Kind, turn::millis};
+use crate::http2::frame::Reason;
+
+impl Engine {
+    /// Asks a client's connection to end.
+    pub(super) fn drain(&mut self, id: usize) {
+        let now = self.context.now;
+        if let Some(link) = self.links.get_mut(id) {
+            link.drain(now);
+            self.touch(id);
+        }
+    }
+
+    /// Ends what is late, idle or old.
+    pub(super) fn check_times(&mut self) {
+        self.end_late();
+        let now = self.context.now;
+        let mut ready = Vec::new();
+        for (id, link) in &mut self.links {
+            if link.closing {
+                // Nobody takes what is left to be said.
+                if now > link.quiet_since + CLOSING {
+                    link.abandon();
+                }
+                continue;
+            }
+            if !link.blocked {
+                link.moved_at = now;
+            } else if now - link.moved_at >= STALLED {
+                // Nobody reads; what waits is given up.
+                link.abandon();
+                continue;
+            }
+            let streams = link.connection.streams();
+            if streams > 0 {
+                link.quiet_since = now;
+            }
+            let quiet = now.saturating_sub(link.quiet_since);
+            match &link.kind {
+                Kind::Client(listener) => {
+                    let limits = &listener.limits;
+                    let patience = millis(limits.handshake_timeout);
+                    let waits = link.connection.is_waiting_since();
+                    let silent = !link.connection.is_settled() && quiet >= patience;
+                    let stuck = waits.is_some_and(|since| now - since >= patience);
+                    let drained = link.draining
+                        && streams == 0
+                        && (link.connection.has_gone() || quiet >= patience);
+                    if silent || stuck || drained {
+                        link.close(Reason::NO_ERROR);
+                    } else if !link.draining
+                        && (quiet >= millis(limits.idle_timeout) || now >= link.old_at)
+                    {
+                        link.drain(now);
+                    }
+                }
+                Kind::Endpoint(_) if streams == 0 && link.draining => {
+                    link.close(Reason::NO_ERROR);
+                }
+                Kind::Endpoint(_) => {
+                    if now >= link.old_at && !link.draining {
+                        ready.push(id);
+                    }
+                }
+            }
+            if link.closing {
+                link.quiet_since = now;
+            }
+            if !link.out.is_empty() && !link.dirty {
+                link.dirty = true;
+                self.dirty.push(id);
+            }
+        }
+        for id in ready {
+            self.retire(id);
+        }
+    }
+}
+
+/// How long a socket may take nothing of what waits for it, in milliseconds.
+const STALLED: u64 = 30_000;
+/// How long a closed link's last words may take, in milliseconds.
+const CLOSING: u64 = 1000;
