@@ -8,7 +8,7 @@ FROM gcr.io/distroless/cc-debian12:nonroot
 COPY --from=build /upbeat/target/release/upbeat /upbeat
 COPY config/upbeat.yaml /config/upbeat.yaml
 WORKDIR /
-EXPOSE 4317 9095 8080 9901
+EXPOSE 4317 9095 8080
 HEALTHCHECK --interval=5s --timeout=2s --start-period=5s CMD ["/upbeat", "probe", "127.0.0.1:8080"]
 ENTRYPOINT ["/upbeat"]
 CMD ["run"]

@@ -9,18 +9,15 @@ use std::{
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::Full;
-use hyper::{body::Incoming, server::conn::http1};
-use hyper_util::{
-    rt::{TokioIo, TokioTimer},
-    service::TowerToHyperService,
-};
+use hyper::{body::Incoming, server::conn::http1, service::service_fn};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use serde::{Deserialize, Serialize};
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::Semaphore,
+    time::timeout,
 };
-use tokio_util::task::TaskTracker;
-use tower::ServiceBuilder;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{grpc::ServingStatus, health::Reader, metrics::Metrics, net, upstream::Upstream};
 
@@ -96,7 +93,7 @@ impl Admin {
     pub async fn run(self, listener: TcpListener) {
         let tasks = TaskTracker::new();
         let connections = Arc::new(Semaphore::new(CONNECTIONS));
-        net::accept(&listener, &connections, |stream, permit| {
+        net::accept(&listener, &connections, &CancellationToken::new(), |stream, permit| {
             let admin = self.clone();
             tasks.spawn(async move {
                 admin.serve(stream).await;
@@ -107,18 +104,16 @@ impl Admin {
     }
 
     async fn serve(self, stream: TcpStream) {
-        let service = ServiceBuilder::new()
-            .layer(tower::timeout::TimeoutLayer::new(TIMEOUT))
-            .service(tower::service_fn(move |request: Request<Incoming>| {
-                let admin = self.clone();
-                async move { Ok::<_, Infallible>(admin.respond(&request)) }
-            }));
-        // How it ended is the client's business alone.
-        _ = http1::Builder::new()
+        let service = service_fn(|request: Request<Incoming>| {
+            let response = self.respond(&request);
+            async move { Ok::<_, Infallible>(response) }
+        });
+        let connection = http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(HEAD_TIMEOUT)
-            .serve_connection(TokioIo::new(stream), TowerToHyperService::new(service))
-            .await;
+            .serve_connection(TokioIo::new(stream), service);
+        // How it ended is the client's business alone. The bound is for those that do not read.
+        _ = timeout(LIFE, connection).await;
     }
 
     fn respond(&self, request: &Request<Incoming>) -> Response<Full<Bytes>> {
@@ -202,6 +197,7 @@ fn response(
 const CONNECTIONS: usize = 256;
 /// Short, so that silent connections do not keep the places of those that ask.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(2);
-const TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a connection may live; a scraper makes another one.
+const LIFE: Duration = Duration::from_secs(60);
 const TEXT: &str = "text/plain; charset=utf-8";
 const METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";

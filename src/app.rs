@@ -15,6 +15,7 @@ use tokio::{
     task::JoinSet,
     time::{sleep, timeout},
 };
+use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use crate::{
@@ -127,7 +128,9 @@ impl App {
             let listener = Listener::new(config_of, &config.health, upstream, answers, &metrics);
             let socket = TcpListener::from_std(socket).context("cannot use a listening socket")?;
             info!(listener = config_of.name, address = %socket.local_addr()?, "listening");
-            accepting.spawn(accept(socket, listener, config_of.clone(), Arc::clone(&workers)));
+            let limit = config_of.limits.max_connections;
+            let stop = shutdown.stop.clone();
+            accepting.spawn(accept(socket, listener, limit, Arc::clone(&workers), stop));
         }
 
         let mut control = JoinSet::new();
@@ -147,8 +150,11 @@ impl App {
             ended = control.join_next() => bail!("a task ended: {ended:?}"),
             ended = admin_task.join_next() => bail!("the admin server ended: {ended:?}"),
         }
-        drain(&config.drain, accepting, workers, &shutdown).await
-        // Probes and the board, then admin, end as their sets are dropped.
+        let ending = drain(&config.drain, accepting, workers, &shutdown).await;
+        // Probes and the board end, and admin last.
+        control.shutdown().await;
+        admin_task.shutdown().await;
+        ending
     }
 }
 
@@ -156,12 +162,13 @@ impl App {
 async fn accept(
     socket: TcpListener,
     listener: Listener,
-    config: config::Listener,
+    limit: u32,
     workers: Arc<Vec<Worker>>,
+    stop: CancellationToken,
 ) {
     let listener = Arc::new(listener);
-    let permits = Arc::new(Semaphore::new(config.limits.max_connections as usize));
-    net::accept(&socket, &permits, |stream, permit| {
+    let permits = Arc::new(Semaphore::new(limit as usize));
+    net::accept(&socket, &permits, &stop, |stream, permit| {
         let least = workers.iter().min_by_key(|worker| worker.load());
         let worker = least.expect("a configuration has at least one worker");
         match stream.into_std() {
@@ -185,8 +192,8 @@ async fn drain(
         () = sleep(config.delay) => {}
         () = shutdown.stop.cancelled() => {}
     }
-    accepting.shutdown().await;
     shutdown.stop.cancel();
+    while accepting.join_next().await.is_some() {}
     info!(timeout = ?config.timeout, "not accepting; calls in flight may end");
     let workers = Arc::into_inner(workers).context("an accept loop outlived its end")?;
     let mut ending: FuturesUnordered<_> = workers.into_iter().map(Worker::ended).collect();

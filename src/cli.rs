@@ -5,7 +5,7 @@ mod status;
 
 use std::{
     future::Future,
-    io,
+    io::{self, Write},
     path::{Path, PathBuf},
     process::ExitCode,
 };
@@ -75,7 +75,7 @@ pub fn main() -> ExitCode {
             Err(error) => fail(&error),
         },
         Command::Schema => {
-            println!("{:#}", config::schema());
+            say(&format!("{:#}\n", config::schema()));
             ExitCode::SUCCESS
         }
     }
@@ -112,7 +112,7 @@ fn run(path: &Path) -> ExitCode {
 fn check(path: &Path) -> ExitCode {
     match Config::load(path) {
         Ok(_) => {
-            println!("{}: no problems", path.display());
+            say(&format!("{}: no problems\n", path.display()));
             ExitCode::SUCCESS
         }
         Err(problems) => bad_configuration(path, &problems),
@@ -137,6 +137,11 @@ fn ending(ending: anyhow::Result<Ending>) -> ExitCode {
 fn fail(error: &anyhow::Error) -> ExitCode {
     eprintln!("upbeat: {error:#}");
     ExitCode::FAILURE
+}
+
+/// Writes to standard output. Whoever closed it wants no more, which is no failure.
+fn say(text: &str) {
+    _ = io::stdout().write_all(text.as_bytes());
 }
 
 /// The control thread's runtime: the caller's thread.

@@ -18,6 +18,7 @@ use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
     time::{Instant, sleep},
 };
+use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 /// Binds and listens, non-blocking. A socket left in TIME_WAIT by an earlier process is no hindrance.
@@ -34,23 +35,34 @@ pub fn listen(address: SocketAddr) -> io::Result<StdListener> {
     Ok(socket.into())
 }
 
-/// Accepts for ever, handing each socket on with the permit that it holds. The permit is taken
-/// before the accept, so connections over the limit wait in the kernel.
+/// Accepts until `stop`, handing each socket on with the permit that it holds. The permit is taken
+/// before the accept, so connections over the limit wait in the kernel. At the end those that wait
+/// there are taken too, since their clients count them as accepted.
 ///
 /// No error ends it: those of one connection are passed over, and when descriptors or memory run
 /// out it drops one waiting connection, by a descriptor kept in reserve for that, and pauses.
 pub async fn accept(
     listener: &TcpListener,
     permits: &Arc<Semaphore>,
+    stop: &CancellationToken,
     mut hand: impl FnMut(TcpStream, OwnedSemaphorePermit),
 ) {
     let mut reserve = File::open("/dev/null").ok();
     let mut warned: Option<Instant> = None;
     loop {
-        let Ok(permit) = Arc::clone(permits).acquire_owned().await else {
-            return;
+        let next = async {
+            let permit = Arc::clone(permits).acquire_owned().await.ok()?;
+            Some((permit, listener.accept().await))
         };
-        match listener.accept().await {
+        let (permit, accepted) = tokio::select! {
+            biased;
+            next = next => match next {
+                Some(next) => next,
+                None => return,
+            },
+            () = stop.cancelled() => return,
+        };
+        match accepted {
             Ok((stream, _)) => {
                 // Fails only for a socket that the peer has closed already, which its reader sees.
                 _ = stream.set_nodelay(true);

@@ -120,7 +120,12 @@ impl Listener {
 
     /// Counts a call that ended by `end`.
     fn ended(&self, path: &[u8], end: End) {
-        let known = !matches!(end, End::Status(Code::Unimplemented) | End::Refused(_));
+        // What the relay says in a backend's place, or says of its absence, tells nothing.
+        let known = match end {
+            End::Status(Code::Unimplemented | Code::Unavailable) => false,
+            End::Status(_) => true,
+            End::Refused(_) | End::Http | End::Reset => false,
+        };
         let code = match end {
             End::Status(code) | End::Refused(code) => code.name(),
             End::Http => "HTTP",

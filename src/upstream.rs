@@ -82,14 +82,14 @@ impl Upstream {
     }
 
     /// The endpoint for the next call, among those that are healthy and that `usable` admits.
-    pub fn pick(&self, usable: impl Fn(&Endpoint) -> bool) -> Option<Arc<Endpoint>> {
+    pub fn pick(&self, usable: impl Fn(&Arc<Endpoint>) -> bool) -> Option<Arc<Endpoint>> {
         let endpoints = self.endpoints.borrow();
         let panicking = self.panic_threshold.0 > 0 && {
             let healthy = endpoints.iter().filter(|endpoint| endpoint.is_healthy()).count();
             healthy * 100 < endpoints.len() * usize::from(self.panic_threshold.0)
         };
         let admitted =
-            |endpoint: &Endpoint| (panicking || endpoint.is_healthy()) && usable(endpoint);
+            |endpoint: &Arc<Endpoint>| (panicking || endpoint.is_healthy()) && usable(endpoint);
         self.balancer.pick(&endpoints, admitted).cloned()
     }
 

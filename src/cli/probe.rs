@@ -51,7 +51,7 @@ fn metadata(text: &str) -> Result<(HeaderName, HeaderValue), String> {
 pub(super) async fn run(options: Options) -> ExitCode {
     match probe(options).await {
         Ok(()) => {
-            println!("SERVING");
+            super::say("SERVING\n");
             ExitCode::SUCCESS
         }
         Err(failure) => {

@@ -24,7 +24,7 @@ pub(super) async fn run(options: &Options) -> anyhow::Result<()> {
     };
     let status: Status = serde_json::from_slice(&body?)
         .with_context(|| format!("{}: not an admin server of Upbeat", options.admin))?;
-    print!("{}", table(&status));
+    super::say(&table(&status));
     Ok(())
 }
 

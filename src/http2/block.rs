@@ -23,6 +23,15 @@ enum Item {
     Moving { name: Rc<Name>, start: usize, end: usize, length: usize, lawful: bool, never: bool },
 }
 
+impl Item {
+    fn role(&self) -> Role {
+        match self {
+            Self::Known(field) => field.name().role(),
+            Self::Moving { name, .. } => name.role(),
+        }
+    }
+}
+
 /// What a request's or response's head says, beside the fields that pass unread.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Facts {
@@ -155,13 +164,12 @@ impl Block {
     /// Leaves out all but the first field with a role.
     pub fn keep_first(&mut self, role: Role) {
         let mut seen = false;
-        self.items.retain(|item| {
-            let name = match item {
-                Item::Known(field) => field.name(),
-                Item::Moving { name, .. } => name,
-            };
-            name.role() != role || !std::mem::replace(&mut seen, true)
-        });
+        self.items.retain(|item| item.role() != role || !std::mem::replace(&mut seen, true));
+    }
+
+    /// Leaves out the fields with a role.
+    pub fn remove(&mut self, role: Role) {
+        self.items.retain(|item| item.role() != role);
     }
 
     /// Whether a field with that role is there.

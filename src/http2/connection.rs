@@ -79,6 +79,10 @@ pub enum Event {
     TooLarge {
         /// The stream.
         stream: u32,
+        /// The fields up to the limit.
+        block: Block,
+        /// Whether that is all.
+        end: bool,
     },
     /// Payload, or the end without any.
     Data {

@@ -6,7 +6,7 @@ use tokio::{task::AbortHandle, time::Instant};
 
 use super::{End, Listener};
 use crate::{
-    grpc::MessageSizes,
+    grpc::{MessageSizes, Status},
     http2::{block::Block, field::Field},
     route::Dialect,
     upstream::InFlight,
@@ -82,8 +82,8 @@ pub(super) struct Opening {
 #[derive(Debug)]
 pub(super) struct Forwarded {
     pub(super) at: StreamKey,
-    /// The response must end with a grpc-status.
-    pub(super) wants_status: bool,
+    /// The status with which the response must end, if its end has none.
+    pub(super) missing: Option<Status>,
     /// Until the streams end.
     pub(super) _in_flight: InFlight,
 }

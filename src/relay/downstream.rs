@@ -140,14 +140,21 @@ impl Engine {
     }
 
     /// A request whose head is over the limit.
-    pub(super) fn too_large(&mut self, client: StreamKey) {
+    pub(super) fn too_large(&mut self, client: StreamKey, block: Block, end: bool) {
         let Kind::Client(listener) = &self.links[client.link].kind else { return };
         let listener = Arc::clone(listener);
-        let status = http::StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
-        let response = crate::answer::refusal(status);
-        let empty = self.context.block();
-        self.plain(&listener, client, &empty, &response, false);
-        self.context.recycle(empty);
+        if is_grpc(block.first(Role::ContentType).as_deref()) {
+            let local = Peer::Local(Local { asked: None, watch: None });
+            let key = self.add_call(&listener, client, Label::Health, local, end);
+            let most = listener.limits.max_header_list_size;
+            let words = format!("header list larger than the {most} allowed");
+            self.fail(key.index, &Status::new(Code::ResourceExhausted, words));
+        } else {
+            let status = http::StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
+            let response = crate::answer::refusal(status);
+            self.plain(&listener, client, &block, &response, end);
+        }
+        self.context.recycle(block);
     }
 
     /// Payload of a request, or its end.

@@ -1,7 +1,7 @@
 //! The worker's state, and the turn: what came in on a link, taken through to what goes out on
 //! others.
 
-use std::{collections::HashMap, net::SocketAddr, sync::Arc};
+use std::{collections::HashMap, sync::Arc};
 
 use slab::Slab;
 use tokio::time::Instant;
@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use super::{
     Listener,
     call::{Call, CallKey, Flow, Label, Peer, StreamKey},
-    lane::Lane,
+    lane::{Lane, LaneKey},
     link::{Direction, Kind, Link},
     own::{Method, Own},
 };
@@ -32,7 +32,7 @@ pub(super) struct Engine {
     pub(super) own: Own,
     pub(super) links: Slab<Link>,
     pub(super) calls: Slab<Call>,
-    pub(super) lanes: HashMap<SocketAddr, Lane>,
+    pub(super) lanes: HashMap<LaneKey, Lane>,
     pub(super) methods: Vec<Method>,
     /// Links with something to write.
     pub(super) dirty: Vec<usize>,
@@ -49,7 +49,7 @@ pub(super) struct Engine {
 #[derive(Debug)]
 pub(super) enum Command {
     /// Connect to an endpoint.
-    Dial(Arc<Upstream>, SocketAddr),
+    Dial(Arc<Upstream>, LaneKey),
     /// Tell a stream the board's changes.
     Watch(CallKey, Watch),
 }
@@ -113,7 +113,9 @@ impl Engine {
             Event::Head { call, block, status, end, .. } => {
                 self.response_head(call, block, status, end);
             }
-            Event::TooLarge { stream } => self.too_large(StreamKey { link: id, stream }),
+            Event::TooLarge { stream, block, end } => {
+                self.too_large(StreamKey { link: id, stream }, block, end);
+            }
             Event::Data { call, start, stop, end, .. } => {
                 let payload = &input[start..stop];
                 match self.calls.get(call as usize).map(|call| call.serial) {
@@ -344,8 +346,8 @@ impl Engine {
                     }
                 }
             }
-            Kind::Endpoint(address) => {
-                self.lane_lost(address, id);
+            Kind::Endpoint(at) => {
+                self.lane_lost(at, id, link.served);
                 for call in calls {
                     let on_it = self.calls.get(call as usize).is_some_and(
                         |call| matches!(&call.peer, Peer::Endpoint(peer) if peer.at.link == id),

@@ -1,12 +1,12 @@
 //! A worker's connections to one endpoint: shared by its calls, grown with them, renewed when
 //! lost.
 
-use std::{collections::VecDeque, net::SocketAddr, rc::Rc, sync::Arc};
+use std::{collections::VecDeque, rc::Rc, sync::Arc, time::Duration};
 
 use super::{
     call::{CallKey, Forwarded, Peer, StreamKey},
     engine::{Command, Engine},
-    link::Direction,
+    link::{Direction, Kind},
 };
 use crate::{
     grpc::{Code, Status},
@@ -20,15 +20,51 @@ pub(super) struct Lane {
     upstream: Arc<Upstream>,
     /// Those that take new calls.
     links: Vec<usize>,
-    pub(super) dialing: bool,
-    /// Why the last attempt failed, while the next one is put off.
+    dialing: bool,
+    /// Why there is no connection, while the next attempt is put off.
     failure: Option<String>,
+    /// Attempts in a row that led to no connection, or to one that did not last.
+    failures: u32,
+    /// When the newest link was made, in milliseconds.
+    made: u64,
     waiting: VecDeque<CallKey>,
 }
 
+/// An endpoint, of one upstream: another upstream may have the same address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) struct LaneKey(usize);
+
+impl LaneKey {
+    /// The lane holds the endpoint, so no other one can come to have its place in memory.
+    fn of(endpoint: &Arc<Endpoint>) -> Self {
+        Self(Arc::as_ptr(endpoint).addr())
+    }
+}
+
 impl Lane {
+    /// Whether a call has a chance there.
+    fn is_usable(&self) -> bool {
+        self.failure.is_none() || !self.links.is_empty()
+    }
+
     fn is_growing(&self) -> bool {
         self.dialing && self.failure.is_none()
+    }
+
+    /// Whether it has a link that takes calls.
+    pub(super) fn is_connected(&self) -> bool {
+        !self.links.is_empty()
+    }
+
+    /// How long to put the next attempt off: doubled with each failure, give or take 20 %.
+    pub(super) fn pause(&self) -> Duration {
+        match self.failures {
+            0 => Duration::ZERO,
+            failures => {
+                let pause = FIRST_PAUSE.saturating_mul(1 << (failures - 1).min(10));
+                LAST_PAUSE.min(pause).mul_f64(0.8 + 0.4 * fastrand::f64())
+            }
+        }
     }
 }
 
@@ -43,12 +79,11 @@ impl Engine {
             let upstream = listener.upstream.as_ref().expect("a listener that forwards has one");
             if opening.waits_for.is_none() {
                 let lanes = &self.lanes;
-                let usable = |endpoint: &Endpoint| {
-                    let lane = lanes.get(&endpoint.address());
-                    lane.is_none_or(|lane| lane.failure.is_none())
+                let usable = |endpoint: &Arc<Endpoint>| {
+                    lanes.get(&LaneKey::of(endpoint)).is_none_or(Lane::is_usable)
                 };
                 let tried = &opening.tried;
-                let untried = |endpoint: &Endpoint| !tried.contains(&endpoint.address());
+                let untried = |endpoint: &Arc<Endpoint>| !tried.contains(&endpoint.address());
                 let picked = upstream
                     .pick(|endpoint| untried(endpoint) && usable(endpoint))
                     .or_else(|| upstream.pick(untried));
@@ -62,12 +97,15 @@ impl Engine {
             let in_flight = opening.waits_for.as_ref().expect("it was just set");
             let endpoint = Arc::clone(in_flight.endpoint());
             let address = endpoint.address();
-            let lane = self.lanes.entry(address).or_insert_with(|| Lane {
+            let at = LaneKey::of(&endpoint);
+            let lane = self.lanes.entry(at).or_insert_with(|| Lane {
                 endpoint,
                 upstream: Arc::clone(upstream),
                 links: Vec::new(),
                 dialing: false,
                 failure: None,
+                failures: 0,
+                made: 0,
                 waiting: VecDeque::new(),
             });
             let links = &self.links;
@@ -79,7 +117,7 @@ impl Engine {
             });
             if busy && !lane.dialing && lane.failure.is_none() && lane.links.len() < CONNECTIONS {
                 lane.dialing = true;
-                self.commands.push(Command::Dial(Arc::clone(&lane.upstream), address));
+                self.commands.push(Command::Dial(Arc::clone(&lane.upstream), at));
             }
             match best {
                 Some(best) if links[best].connection.may_open() => {
@@ -112,7 +150,7 @@ impl Engine {
         call.request.done = bodiless;
         call.peer = Peer::Endpoint(Forwarded {
             at: StreamKey { link: id, stream },
-            wants_status: false,
+            missing: None,
             _in_flight: in_flight,
         });
         self.context.recycle(head);
@@ -123,10 +161,10 @@ impl Engine {
     }
 
     /// Calls that wait for a lane try again.
-    fn place_waiting(&mut self, address: SocketAddr) {
-        let Some(lane) = self.lanes.get_mut(&address) else { return };
+    fn place_waiting(&mut self, at: LaneKey) {
+        let Some(lane) = self.lanes.get_mut(&at) else { return };
         for _ in 0..lane.waiting.len() {
-            let Some(lane) = self.lanes.get_mut(&address) else { return };
+            let Some(lane) = self.lanes.get_mut(&at) else { return };
             let Some(key) = lane.waiting.pop_front() else { return };
             if self.is_opening(key) {
                 self.place(key);
@@ -136,10 +174,10 @@ impl Engine {
 
     /// A stream of a link has ended: one that waits may take its place.
     pub(super) fn freed(&mut self, id: usize) {
-        if let Some(super::link::Kind::Endpoint(address)) = self.links.get(id).map(|it| &it.kind) {
-            let address = *address;
-            if self.lanes.get(&address).is_some_and(|lane| !lane.waiting.is_empty()) {
-                self.place_waiting(address);
+        if let Some(Kind::Endpoint(at)) = self.links.get(id).map(|link| &link.kind) {
+            let at = *at;
+            if self.lanes.get(&at).is_some_and(|lane| !lane.waiting.is_empty()) {
+                self.place_waiting(at);
             }
         }
     }
@@ -147,40 +185,54 @@ impl Engine {
     /// An endpoint's SETTINGS have come: with the first ones its link takes calls.
     pub(super) fn settled(&mut self, id: usize) {
         let Some(link) = self.links.get(id) else { return };
-        let super::link::Kind::Endpoint(address) = link.kind else { return };
+        let Kind::Endpoint(at) = link.kind else { return };
         let told = Rc::clone(&link.settled);
         let retired = link.connection.is_told_to_go();
-        if let Some(lane) = self.lanes.get_mut(&address) {
+        if let Some(lane) = self.lanes.get_mut(&at) {
             if !lane.links.contains(&id) && !retired && !link.draining {
+                if lane.is_connected() {
+                    lane.failures = 0;
+                }
                 lane.links.push(id);
                 lane.dialing = false;
                 lane.failure = None;
+                lane.made = self.context.now;
             }
             told.notify_one();
-            self.place_waiting(address);
+            self.place_waiting(at);
         }
     }
 
     /// An attempt to connect failed; the next one is put off.
-    pub(super) fn dial_failed(&mut self, address: SocketAddr, why: String) {
-        if let Some(lane) = self.lanes.get_mut(&address) {
+    pub(super) fn dial_failed(&mut self, at: LaneKey, why: String) {
+        let Some(lane) = self.lanes.get_mut(&at) else { return };
+        lane.failures += 1;
+        // With a connection left, calls can wait for room on it.
+        if lane.links.is_empty() {
             lane.failure = Some(why);
-            for key in std::mem::take(&mut lane.waiting) {
-                if let Some(call) = self.call(key)
-                    && let Peer::Opening(opening) = &mut call.peer
-                {
-                    opening.waits_for = None;
-                    self.place(key);
-                }
+            self.turn_away(at);
+        }
+    }
+
+    /// Calls that wait for a lane are placed anew.
+    fn turn_away(&mut self, at: LaneKey) {
+        let Some(lane) = self.lanes.get_mut(&at) else { return };
+        for key in std::mem::take(&mut lane.waiting) {
+            if let Some(call) = self.call(key)
+                && let Peer::Opening(opening) = &mut call.peer
+            {
+                opening.waits_for = None;
+                self.place(key);
             }
         }
     }
 
-    /// No more attempts: the endpoint is not called healthy any more.
-    pub(super) fn dial_given_up(&mut self, address: SocketAddr) {
-        if let Some(lane) = self.lanes.get_mut(&address) {
+    /// No more attempts, for now: nobody needs another connection.
+    pub(super) fn dial_given_up(&mut self, at: LaneKey) {
+        if let Some(lane) = self.lanes.get_mut(&at) {
             lane.failure = None;
             lane.dialing = false;
+            self.place_waiting(at);
         }
     }
 
@@ -205,20 +257,33 @@ impl Engine {
     pub(super) fn retire(&mut self, id: usize) {
         let Some(link) = self.links.get_mut(id) else { return };
         link.draining = true;
-        let super::link::Kind::Endpoint(address) = link.kind else { return };
-        self.lane_lost(address, id);
+        let Kind::Endpoint(at) = link.kind else { return };
+        let served = link.served;
+        self.lane_lost(at, id, served);
     }
 
     /// A link takes no new calls: the next one should find another, or know that there is none.
-    pub(super) fn lane_lost(&mut self, address: SocketAddr, id: usize) {
-        let Some(lane) = self.lanes.get_mut(&address) else { return };
+    pub(super) fn lane_lost(&mut self, at: LaneKey, id: usize, served: bool) {
+        let Some(lane) = self.lanes.get_mut(&at) else { return };
+        let before = lane.links.len();
         lane.links.retain(|link| *link != id);
-        if lane.links.is_empty() && !lane.dialing && lane.endpoint.is_healthy() {
-            lane.dialing = true;
-            self.commands.push(Command::Dial(Arc::clone(&lane.upstream), address));
+        if lane.links.len() == before || !lane.links.is_empty() {
+            return self.place_waiting(at);
         }
-        if !lane.waiting.is_empty() {
-            self.place_waiting(address);
+        // One that neither served nor lasted is no better than none.
+        let worth = served || self.context.now.saturating_sub(lane.made) >= LASTING;
+        lane.failures = if worth { 0 } else { lane.failures + 1 };
+        if !lane.dialing && lane.endpoint.is_healthy() {
+            lane.dialing = true;
+            if lane.failures > PATIENCE {
+                let address = lane.endpoint.address();
+                lane.failure = Some(format!("{address} closes its connections"));
+            }
+            self.commands.push(Command::Dial(Arc::clone(&lane.upstream), at));
+        }
+        match lane.failure {
+            Some(_) => self.turn_away(at),
+            None => self.place_waiting(at),
         }
     }
 }
@@ -227,3 +292,9 @@ impl Engine {
 const BUSY: usize = 100;
 /// Connections of one worker to one endpoint.
 const CONNECTIONS: usize = 4;
+const FIRST_PAUSE: Duration = Duration::from_millis(50);
+const LAST_PAUSE: Duration = Duration::from_secs(1);
+/// Useless connections in a row from which calls go elsewhere; before, they wait for the next.
+const PATIENCE: u32 = 3;
+/// A connection that lives that long was worth making even unused, in milliseconds.
+const LASTING: u64 = 1000;

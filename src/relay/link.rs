@@ -1,10 +1,10 @@
 //! A connection as the relay holds it: the protocol's end, the socket, and what waits for it.
 
-use std::{collections::VecDeque, net::SocketAddr, rc::Rc, sync::Arc};
+use std::{collections::VecDeque, rc::Rc, sync::Arc};
 
 use tokio::{net::TcpStream, sync::Notify};
 
-use super::{Listener, call::CallKey};
+use super::{Listener, call::CallKey, lane::LaneKey};
 use crate::http2::{connection::Connection, frame::Reason};
 
 /// One connection, to a client or to an endpoint.
@@ -26,6 +26,8 @@ pub(super) struct Link {
     pub(super) closing: bool,
     /// GOAWAY was said; new streams are not waited for.
     pub(super) draining: bool,
+    /// It has brought a response: an endpoint that closes it was worth connecting to.
+    pub(super) served: bool,
     /// Wakes the link's task.
     pub(super) changed: Rc<Notify>,
     /// Told when an endpoint's first SETTINGS have come.
@@ -43,8 +45,8 @@ pub(super) struct Link {
 pub(super) enum Kind {
     /// A client of this listener.
     Client(Arc<Listener>),
-    /// The endpoint at this address.
-    Endpoint(SocketAddr),
+    /// The endpoint of this lane.
+    Endpoint(LaneKey),
 }
 
 /// Which way payload goes.
@@ -76,6 +78,7 @@ impl Link {
             moved_at: now,
             closing: false,
             draining: false,
+            served: false,
             changed: Rc::default(),
             settled: Rc::default(),
             waiting: VecDeque::new(),

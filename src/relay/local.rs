@@ -116,9 +116,14 @@ impl Engine {
 
     /// Ends a Watch stream, so that its client asks again, elsewhere.
     pub(super) fn watch_end(&mut self, key: CallKey) {
-        if self.call(key).is_some() {
-            self.fail(key.index, &Status::new(Code::Unavailable, "draining"));
+        if self.call(key).is_none() {
+            return;
         }
+        let mut trailers = self.context.block();
+        self.own.status(&Status::new(Code::Unavailable, "draining"), &mut trailers);
+        let response = &mut self.calls[key.index as usize].response;
+        (response.ended, response.trailers) = (true, Some(trailers));
+        self.push(key.index, Direction::Response, &[]);
     }
 }
 

@@ -17,6 +17,7 @@ use super::{
     Listener,
     call::{CallKey, Peer},
     engine::{Command, Engine},
+    lane::LaneKey,
     link::{Kind, Link},
 };
 use crate::{
@@ -64,9 +65,10 @@ impl Relay {
         relay
     }
 
-    /// Calls that are open.
+    /// Calls that an endpoint has, or will have.
     pub fn calls(&self) -> usize {
-        self.0.engine.borrow().calls.len()
+        let engine = self.0.engine.borrow();
+        engine.calls.iter().filter(|(_, call)| !matches!(call.peer, Peer::Local(_))).count()
     }
 
     /// Serves a client's HTTP/2 connection, of which the bytes in `first` were read already. Ends
@@ -115,8 +117,8 @@ impl Relay {
         };
         for command in commands {
             match command {
-                Command::Dial(upstream, address) => {
-                    self.0.tasks.spawn_local(self.clone().dial(upstream, address));
+                Command::Dial(upstream, at) => {
+                    self.0.tasks.spawn_local(self.clone().dial(upstream, at));
                 }
                 Command::Watch(key, watch) => self.watch(key, watch),
             }
@@ -207,16 +209,31 @@ impl Relay {
     }
 
     /// Connects to an endpoint, trying again with growing pauses for as long as it is called
-    /// healthy.
-    async fn dial(self, upstream: Arc<Upstream>, address: SocketAddr) {
+    /// healthy and there is no other connection to it.
+    async fn dial(self, upstream: Arc<Upstream>, at: LaneKey) {
+        let Some(endpoint) =
+            self.turn(|engine| engine.lanes.get(&at).map(|lane| Arc::clone(&lane.endpoint)))
+        else {
+            return;
+        };
+        let address = endpoint.address();
         let labels = EndpointLabels {
             upstream: (&**upstream.name()).into(),
             endpoint: address.to_string().as_str().into(),
         };
-        let mut pause = FIRST_PAUSE;
         loop {
+            let (pause, needed) = self.turn(|engine| {
+                let lane = engine.lanes.get(&at);
+                lane.map_or((Duration::ZERO, false), |lane| {
+                    (lane.pause(), lane.pause().is_zero() || !lane.is_connected())
+                })
+            });
+            sleep(pause).await;
+            if !needed || !endpoint.is_healthy() && !pause.is_zero() {
+                return self.turn(|engine| engine.dial_given_up(at));
+            }
             let within = upstream.connect_timeout();
-            let failure = match timeout(within, self.connect(address, &labels)).await {
+            let failure = match timeout(within, self.connect(at, address, &labels)).await {
                 Ok(Ok(())) => return,
                 Ok(Err(failure)) => failure,
                 Err(_) => {
@@ -226,25 +243,17 @@ impl Relay {
             debug!(%address, failure, "cannot connect");
             self.0.metrics.upstream_connect_failures.get_or_create(&labels).inc();
             let why = format!("cannot connect to {address}: {failure}");
-            self.turn(|engine| engine.dial_failed(address, why));
-            sleep(pause.mul_f64(0.8 + 0.4 * fastrand::f64())).await;
-            pause = LAST_PAUSE.min(pause * 2);
-            let healthy = self.turn(|engine| {
-                let lane = engine.lanes.get(&address);
-                let healthy = lane.is_some_and(|lane| lane.endpoint.is_healthy());
-                if !healthy {
-                    engine.dial_given_up(address);
-                }
-                healthy
-            });
-            if !healthy {
-                return;
-            }
+            self.turn(|engine| engine.dial_failed(at, why));
         }
     }
 
     /// Connects, and waits for the peer's SETTINGS, which tell how many streams it takes.
-    async fn connect(&self, address: SocketAddr, labels: &EndpointLabels) -> Result<(), String> {
+    async fn connect(
+        &self,
+        at: LaneKey,
+        address: SocketAddr,
+        labels: &EndpointLabels,
+    ) -> Result<(), String> {
         let socket = TcpStream::connect(address).await.map_err(|error| error.kind().to_string())?;
         // Fails only for a socket that the peer has closed already, which its reader sees.
         _ = socket.set_nodelay(true);
@@ -252,7 +261,7 @@ impl Relay {
         let limits = endpoint_limits(self.0.upstream_header_list);
         let connection = Connection::new(Role::Client, limits, &mut out);
         let age = MAX_AGE.mul_f64(0.9 + 0.2 * fastrand::f64());
-        let kind = Kind::Endpoint(address);
+        let kind = Kind::Endpoint(at);
         let (id, socket) = self.add_link(connection, kind, socket, out, age);
         let settled = Rc::clone(&self.0.engine.borrow().links[id].settled);
         let unsettled = Unsettled { relay: self.clone(), id, done: false };
@@ -269,7 +278,7 @@ impl Relay {
         settled.notified().await;
         let mut unsettled = unsettled;
         unsettled.done = true;
-        match self.0.engine.borrow().lanes.get(&address).is_some_and(|lane| !lane.dialing) {
+        match self.0.engine.borrow().links.contains(id) {
             true => Ok(()),
             false => Err("closed before its SETTINGS".to_owned()),
         }
@@ -353,8 +362,6 @@ const READ: usize = 64 << 10;
 /// Reads of one link in a row.
 const READS: usize = 4;
 const TICK: Duration = Duration::from_millis(50);
-const FIRST_PAUSE: Duration = Duration::from_millis(50);
-const LAST_PAUSE: Duration = Duration::from_secs(1);
 /// Older connections to endpoints are replaced, give or take 10 %.
 const MAX_AGE: Duration = Duration::from_secs(30 * 60);
 /// What one stream may send ahead of its receiver, in bytes. Of a client 32 streams may do so, and

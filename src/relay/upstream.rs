@@ -13,18 +13,30 @@ impl Engine {
             return self.context.recycle(block);
         };
         let Peer::Endpoint(peer) = &mut call.peer else { return self.context.recycle(block) };
+        if let Some(link) = self.links.get_mut(peer.at.link) {
+            link.served = true;
+        }
         let content_type = if status == 200 { block.first(Role::ContentType) } else { None };
         let grpc = is_grpc(content_type.as_deref());
         let code = code(&block);
         call.end = Some(code.map_or(End::Http, End::Status));
-        peer.wants_status = grpc && code.is_none();
+        peer.missing = grpc.then(missing);
         if !grpc {
             // Its bytes are no length-prefixed messages.
             call.response.sizes = None;
         }
-        if end && peer.wants_status {
-            call.end = Some(End::Status(Code::Unknown));
-            self.own.status(&missing(), &mut block);
+        match (grpc, end, code) {
+            (true, true, None) => {
+                call.end = Some(End::Status(Code::Unknown));
+                self.own.status(&missing(), &mut block);
+            }
+            (true, true, Some(_)) => block.keep_first(Role::GrpcStatus),
+            // A status before the end is none; it stands in where the end has none.
+            (true, false, Some(code)) => {
+                block.remove(Role::GrpcStatus);
+                peer.missing = Some(Status::new(code, ""));
+            }
+            _ => {}
         }
         call.answered = true;
         let client = call.client;
@@ -51,10 +63,10 @@ impl Engine {
         }
         if end {
             call.response.ended = true;
-            if peer.wants_status {
-                call.end = Some(End::Status(Code::Unknown));
+            if let Some(missing) = peer.missing.take() {
+                call.end = Some(End::Status(missing.code));
                 let mut trailers = self.context.block();
-                self.own.status(&missing(), &mut trailers);
+                self.own.status(&missing, &mut trailers);
                 self.calls[index as usize].response.trailers = Some(trailers);
             }
         }
@@ -66,13 +78,13 @@ impl Engine {
         let Some(call) = self.calls.get_mut(index as usize) else {
             return self.context.recycle(block);
         };
-        let Peer::Endpoint(peer) = &call.peer else { return self.context.recycle(block) };
-        if peer.wants_status {
+        let Peer::Endpoint(peer) = &mut call.peer else { return self.context.recycle(block) };
+        if let Some(missing) = peer.missing.take() {
             let code = code(&block);
             if code.is_none() {
-                self.own.status(&missing(), &mut block);
+                self.own.status(&missing, &mut block);
             }
-            call.end = Some(End::Status(code.unwrap_or(Code::Unknown)));
+            call.end = Some(End::Status(code.unwrap_or(missing.code)));
             block.keep_first(Role::GrpcStatus);
         }
         (call.response.ended, call.response.trailers) = (true, Some(block));

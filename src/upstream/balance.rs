@@ -30,7 +30,7 @@ impl Balancer {
     pub(super) fn pick<'a>(
         &self,
         endpoints: &'a [Arc<Endpoint>],
-        admitted: impl Fn(&Endpoint) -> bool,
+        admitted: impl Fn(&Arc<Endpoint>) -> bool,
     ) -> Option<&'a Arc<Endpoint>> {
         match self {
             Self::LeastRequest => least_request(endpoints, admitted),
@@ -53,7 +53,7 @@ impl Balancer {
 /// even and does not grow with their number.
 fn least_request(
     endpoints: &[Arc<Endpoint>],
-    admitted: impl Fn(&Endpoint) -> bool,
+    admitted: impl Fn(&Arc<Endpoint>) -> bool,
 ) -> Option<&Arc<Endpoint>> {
     if endpoints.is_empty() {
         return None;
@@ -127,7 +127,7 @@ mod tests {
                 if round_robin { LoadBalancing::RoundRobin } else { LoadBalancing::LeastRequest };
             let balancer = Balancer::new(how);
             for _ in 0..20 {
-                match balancer.pick(&endpoints, Endpoint::is_healthy) {
+                match balancer.pick(&endpoints, |endpoint| endpoint.is_healthy()) {
                     Some(endpoint) => prop_assert!(endpoint.is_healthy()),
                     None => prop_assert!(!health.contains(&true)),
                 }

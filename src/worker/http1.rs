@@ -1,14 +1,17 @@
 //! HTTP/1.1 on the traffic ports: health checks, and a word to who would call gRPC by it.
 
-use std::{convert::Infallible, pin::pin, sync::Arc};
+use std::{cell::Cell, convert::Infallible, pin::pin, rc::Rc, sync::Arc};
 
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, header};
 use http_body::Frame;
 use http_body_util::{BodyExt, Full, Limited, StreamBody, combinators::UnsyncBoxBody};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
-use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::io::{AsyncRead, AsyncWrite};
+use hyper_util::rt::TokioIo;
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    time::{Instant, sleep_until, timeout},
+};
 use tracing::debug;
 
 use crate::{
@@ -28,27 +31,40 @@ pub(super) async fn serve(
     shutdown: &Shutdown,
 ) {
     let limits = listener.limits();
-    let head_timeout = limits.handshake_timeout;
     let max_head = usize::try_from(limits.max_header_list_size.as_u64()).unwrap_or(usize::MAX);
-    let service = {
-        let listener = Arc::clone(&listener);
-        service_fn(move |request| {
-            let listener = Arc::clone(&listener);
-            async move { Ok::<_, Infallible>(respond(request, &listener).await) }
-        })
-    };
+    // Since when nothing was asked; none before the first request.
+    let asked: Rc<Cell<Option<Instant>>> = Rc::default();
+    let service = service_fn(|request| {
+        let (listener, asked) = (Arc::clone(&listener), Rc::clone(&asked));
+        async move {
+            let response = respond(request, &listener).await;
+            asked.set(Some(Instant::now()));
+            Ok::<_, Infallible>(response)
+        }
+    });
     let connection = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(head_timeout)
         // hyper reads at least 8 KiB at a time.
         .max_buf_size(max_head.max(8 << 10))
         .serve_connection(TokioIo::new(stream), service);
     let mut connection = pin!(connection);
-    let ended = tokio::select! {
-        ended = connection.as_mut() => ended,
-        () = shutdown.stop.cancelled() => {
-            connection.as_mut().graceful_shutdown();
-            connection.await
+    let begun = Instant::now();
+    let mut until = begun + limits.handshake_timeout;
+    let mut stopping = false;
+    let ended = loop {
+        tokio::select! {
+            ended = connection.as_mut() => break ended,
+            () = shutdown.stop.cancelled(), if !stopping => {
+                stopping = true;
+                until = Instant::now() + limits.handshake_timeout;
+                connection.as_mut().graceful_shutdown();
+            }
+            () = sleep_until(until) => match asked.get() {
+                // One that reads no answers is idle too.
+                Some(asked) if !stopping && asked + limits.idle_timeout > Instant::now() => {
+                    until = asked + limits.idle_timeout;
+                }
+                _ => return debug!("HTTP/1.1 connection idle"),
+            },
         }
     };
     if let Err(error) = ended {
@@ -70,9 +86,14 @@ async fn respond(request: Request<Incoming>, listener: &Listener) -> Response<Bo
         Route::Health(Dialect::List) => grpc(answers.list()),
         Route::Health(Dialect::Check) => {
             let encoding = head.headers.get("grpc-encoding").map(HeaderValue::as_bytes);
-            match Limited::new(body, MAX_REQUEST).collect().await {
-                Ok(body) => grpc(answers.check(&body.to_bytes(), encoding)),
+            let patience = listener.limits().handshake_timeout;
+            match timeout(patience, Limited::new(body, MAX_REQUEST).collect()).await {
+                Ok(Ok(body)) => grpc(answers.check(&body.to_bytes(), encoding)),
                 Err(_) => grpc(Answer::refusal(Status::new(
+                    Code::Cancelled,
+                    "the health check did not arrive in time",
+                ))),
+                Ok(Err(_)) => grpc(Answer::refusal(Status::new(
                     Code::ResourceExhausted,
                     "health check too large",
                 ))),

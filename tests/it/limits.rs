@@ -137,7 +137,7 @@ async fn a_header_list_over_the_limit_reaches_no_backend() {
     wire.head(stream, &[&HEAD[..], &[("x-long", long.as_str())]].concat(), true).await;
     let refusal = wire.message(stream).await;
     assert!(
-        refusal.value(":status") == Some(b"431") || matches!(refusal.ended_by, End::Reset(_)),
+        refusal.value("grpc-status") == Some(b"8") || matches!(refusal.ended_by, End::Reset(_)),
         "{refusal:?}"
     );
     assert_eq!(echo.seen().streams.load(SeqCst), 0);

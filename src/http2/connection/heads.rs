@@ -184,8 +184,7 @@ impl Connection {
         };
         self.streams.insert(id, stream);
         if too_large {
-            context.recycle(block);
-            return Some(Event::TooLarge { stream: id });
+            return Some(Event::TooLarge { stream: id, block, end });
         }
         Some(Event::Head { stream: id, call: NONE, block, status: 0, end })
     }
