@@ -14,7 +14,7 @@
 //! 4  route  answer  |  probe       request plane | control plane: they never import each other
 //! 3  health                        Board: endpoint states folded into one published answer
 //! 2  upstream                      Upstream, Endpoint, Balancer
-//! 1  grpc  net  metrics  shutdown
+//! 1  http2  grpc  net  metrics  shutdown
 //! 0  config                        plain data
 //! ```
 //!
@@ -26,12 +26,15 @@
 //!
 //! The acceptor takes a permit, then a socket ([`net::accept`]), and hands it to the worker with
 //! the fewest connections ([`worker`]: one thread each, with its own connections to the
-//! endpoints). The first bytes tell HTTP/2 from HTTP/1.1 ([`net::sniff`]). Of an HTTP/2 connection
-//! each stream becomes a task ([`relay`]); [`route`] says from its head what it is: a health
-//! check, which [`answer`] answers from the board, a call, or neither. For a call
-//! [`upstream::Upstream::pick`] names an endpoint, [`upstream::Endpoint::start`] registers it in
-//! flight, the worker's pool gives it a place on a connection, and both directions are moved until
-//! the response has ended. Only then the call stops being in flight.
+//! endpoints). The first bytes tell HTTP/2 from HTTP/1.1 ([`net::sniff`]). What an HTTP/2
+//! connection's socket reads goes through [`http2`], which knows neither sockets nor time and turns
+//! bytes into events; the [`relay`] takes each event to what it means. [`route`] says from a
+//! request's head what it is: a health check, which [`answer`] answers from the board, a call, or
+//! neither. For a call [`upstream::Upstream::pick`] names an endpoint, [`upstream::Endpoint::start`]
+//! registers it in flight, one of the worker's connections to it takes a stream, and frames are
+//! relayed both ways: header fields by identity, payload by slices, window by window, into the
+//! buffers that are written once at the end of the turn. When the response has ended, the call
+//! stops being in flight.
 //!
 //! # Life of a health check
 //!

@@ -1,6 +1,6 @@
 //! A worker's streams: each one from a client is paired with one to an endpoint, or answered here.
 //!
-//! A worker owns its connections and calls outright, in one [`engine::Engine`] that never waits:
+//! A worker owns its connections and calls outright, in one `Engine` that never waits:
 //! what a socket read is taken through the protocol's end of its link, event by event, and written
 //! into the buffers of the links that it is for. At the end of the turn each of these is written
 //! once. Only `turn` knows of sockets being ready, of tasks and of time.
