@@ -6,6 +6,7 @@ mod admin;
 mod cancel;
 mod cli;
 mod config;
+mod differential;
 mod drain;
 mod failover;
 mod fixture;
