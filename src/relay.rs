@@ -10,6 +10,7 @@ mod downstream;
 mod engine;
 mod lane;
 mod link;
+mod links;
 mod local;
 mod own;
 mod times;

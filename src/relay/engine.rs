@@ -11,6 +11,7 @@ use super::{
     call::{Call, CallKey, Flow, Label, Peer, StreamKey},
     lane::{Lane, LaneKey},
     link::{Direction, Kind, Link},
+    links::Links,
     own::{Method, Own},
 };
 use crate::{
@@ -30,7 +31,7 @@ pub(super) struct Engine {
     begun: Instant,
     pub(super) context: Context,
     pub(super) own: Own,
-    pub(super) links: Slab<Link>,
+    pub(super) links: Links,
     pub(super) calls: Slab<Call>,
     pub(super) lanes: HashMap<LaneKey, Lane>,
     pub(super) methods: Vec<Method>,
@@ -62,7 +63,7 @@ impl Engine {
             begun: Instant::now(),
             own: Own::new(&mut context.fields),
             context,
-            links: Slab::new(),
+            links: Links::default(),
             calls: Slab::new(),
             lanes: HashMap::new(),
             methods: Vec::new(),

@@ -18,7 +18,7 @@ impl Engine {
         self.end_late();
         let now = self.context.now;
         let mut ready = Vec::new();
-        for (id, link) in &mut self.links {
+        for (id, link) in self.links.iter_mut() {
             if link.closing {
                 // Nobody takes what is left to be said.
                 if now > link.quiet_since + CLOSING {
