@@ -16,4 +16,5 @@ mod goaway;
 mod health;
 mod limits;
 mod probe;
+mod stories;
 mod unchanged;
