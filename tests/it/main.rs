@@ -15,6 +15,7 @@ mod forward;
 mod goaway;
 mod health;
 mod limits;
+mod mutations;
 mod probe;
 mod stories;
 mod unchanged;
