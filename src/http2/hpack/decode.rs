@@ -33,7 +33,7 @@ struct Entry {
 #[derive(Debug)]
 enum Content {
     /// Came once, as a literal.
-    Fresh { name: Rc<Name>, value: Box<[u8]>, length: usize, lawful: bool },
+    Fresh { name: Rc<Name>, value: Box<[u8]>, length: usize, lawful: bool, asked: bool },
     /// Was referred to again.
     Known(Rc<Field>),
 }
@@ -106,7 +106,10 @@ impl Decoder {
             return fields.at(index).map(Line::Known).ok_or(Broken);
         }
         let entry = self.entries.get_mut(index - STATICS - 1).ok_or(Broken)?;
-        if let Content::Fresh { name, value, .. } = &entry.content {
+        // Asked once: a block may refer to an entry thousands of times.
+        if let Content::Fresh { name, value, asked, .. } = &mut entry.content
+            && !std::mem::replace(asked, true)
+        {
             let literal = Literal::parse(value).expect("it was parsed before").0;
             let mut plain = Vec::new();
             literal.decode(&mut plain).expect("it was inspected before");
@@ -116,7 +119,7 @@ impl Decoder {
         }
         Ok(match &entry.content {
             Content::Known(field) => Line::Known(field),
-            Content::Fresh { name, value, length, lawful } => Line::Moving(Moving {
+            Content::Fresh { name, value, length, lawful, .. } => Line::Moving(Moving {
                 name,
                 value: Literal::parse(value).expect("it was parsed before").0,
                 length: *length,
@@ -143,7 +146,8 @@ impl Decoder {
         // What is larger than the table empties it, and that is all (RFC 7541, 4.4).
         if size <= self.limit {
             self.size += size;
-            let content = Content::Fresh { name, value: value.wire.into(), length, lawful };
+            let content =
+                Content::Fresh { name, value: value.wire.into(), length, lawful, asked: false };
             self.entries.push_front(Entry { size, content });
         }
     }
