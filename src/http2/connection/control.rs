@@ -18,10 +18,18 @@ impl Connection {
             return Err(Fatal(Reason::PROTOCOL_ERROR));
         }
         self.allow(Cheap::Priority, context.now)?;
+        // An idle stream cannot be reset (RFC 9113, 6.4), so its error is the connection's.
+        let idle = self.is_idle(head.stream);
         let Some(dependency) = payload.first_chunk().filter(|_| payload.len() == 5) else {
+            if idle {
+                return Err(Fatal(Reason::FRAME_SIZE_ERROR));
+            }
             return Ok(self.fail(head.stream, Reason::FRAME_SIZE_ERROR, out));
         };
         if u32::from_be_bytes(*dependency) & frame::STREAM == head.stream {
+            if idle {
+                return Err(Fatal(Reason::PROTOCOL_ERROR));
+            }
             return Ok(self.fail(head.stream, Reason::PROTOCOL_ERROR, out));
         }
         Ok(None)
