@@ -169,6 +169,8 @@ pub struct Connection {
     went: Option<u32>,
     /// Streams that this end reset a short while ago: what still comes on them is no error.
     reset: VecDeque<u32>,
+    /// The peer has made this end reset too many streams.
+    overdrawn: bool,
 }
 
 #[derive(Debug)]
@@ -261,6 +263,7 @@ impl Connection {
             told_to_go: None,
             went: None,
             reset: VecDeque::new(),
+            overdrawn: false,
         }
     }
 

@@ -52,6 +52,7 @@ pub(super) struct Budget {
     reset: Bucket,
     unknown: Bucket,
     empty: u32,
+    faults: u64,
     priority: u64,
     window_update: u64,
     streams: u64,
@@ -72,6 +73,8 @@ pub(super) enum Cheap {
     Unknown,
     /// DATA without bytes and without an end.
     Empty,
+    /// A stream that it made this end reset.
+    Fault,
     Priority,
     WindowUpdate,
 }
@@ -85,6 +88,7 @@ impl Budget {
             reset: Bucket::new(200, 50),
             unknown: Bucket::new(100, 100),
             empty: 0,
+            faults: 0,
             priority: 0,
             window_update: 0,
             streams: 0,
@@ -124,6 +128,10 @@ impl Budget {
             Cheap::Empty => {
                 self.empty += 1;
                 self.empty <= 100
+            }
+            Cheap::Fault => {
+                self.faults += 1;
+                self.faults <= 100 + self.streams / 10
             }
             Cheap::Priority => {
                 self.priority += 1;

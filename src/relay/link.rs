@@ -155,7 +155,7 @@ impl Link {
     pub(super) fn close(&mut self, reason: Reason) {
         if !self.closing {
             self.closing = true;
-            crate::http2::frame::put_goaway(0, reason, &mut self.out);
+            self.connection.abort(reason, &mut self.out);
         }
     }
 }

@@ -25,7 +25,7 @@ impl Connection {
     ) -> Outcome {
         let outcome = self.advance(input, at, context, out);
         if let Err(Fatal(reason)) = outcome {
-            frame::put_goaway(self.highest, reason, out);
+            self.abort(reason, out);
         }
         outcome
     }
@@ -146,6 +146,9 @@ impl Connection {
         if head.length > super::DEFAULT_FRAME {
             return Err(Fatal(Reason::FRAME_SIZE_ERROR));
         }
+        if self.overdrawn {
+            return Err(Fatal(Reason::ENHANCE_YOUR_CALM));
+        }
         // SETTINGS are the peer's preface.
         if !self.settled && head.kind != SETTINGS {
             return Err(Fatal(Reason::PROTOCOL_ERROR));
@@ -245,7 +248,10 @@ impl Connection {
             let short = end && *expected > taken as u64;
             match expected.checked_sub(taken as u64) {
                 Some(rest) if !short => *expected = rest,
-                _ => return Ok(self.fail(id, Reason::PROTOCOL_ERROR, out)),
+                _ => {
+                    self.credit(id, taken, out);
+                    return Ok(self.fail(id, Reason::PROTOCOL_ERROR, out));
+                }
             }
         }
         if taken == 0 && !end {
@@ -261,6 +267,7 @@ impl Connection {
 
     /// Answers an error of one stream, which is over by it (RFC 9113, 5.4.2).
     pub(super) fn fail(&mut self, id: u32, reason: Reason, out: &mut Vec<u8>) -> Option<Event> {
+        self.overdrawn |= reason != Reason::REFUSED_STREAM && !self.budget.allow(Cheap::Fault, 0);
         frame::put_reset(id, reason, out);
         self.forget(id);
         let stream = self.streams.remove(&id)?;

@@ -107,6 +107,14 @@ impl Connection {
         }
     }
 
+    /// Says GOAWAY for good. The streams that it does not name may be tried again elsewhere, and a
+    /// later one names no more than an earlier one did (RFC 9113, 6.8).
+    pub fn abort(&mut self, reason: Reason, out: &mut Vec<u8>) {
+        let last = self.went.unwrap_or(self.highest);
+        self.went = Some(last);
+        frame::put_goaway(last, reason, out);
+    }
+
     fn end(&mut self, id: u32) {
         if let Some(stream) = self.streams.get_mut(&id) {
             stream.sending = false;
