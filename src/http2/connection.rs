@@ -304,6 +304,12 @@ impl Connection {
         }
     }
 
+    /// The caller's numbers of open streams above `last`.
+    pub fn calls_above(&self, last: u32) -> impl Iterator<Item = u32> {
+        let above = self.streams.iter().filter(move |(id, _)| **id > last);
+        above.map(|(_, stream)| stream.call)
+    }
+
     /// The caller's numbers of all open streams, which are lost with the connection.
     pub fn calls(&self) -> impl Iterator<Item = u32> {
         self.streams.values().map(|stream| stream.call)

@@ -110,7 +110,8 @@ impl Engine {
             });
             let links = &self.links;
             let streams = |id: &usize| links[*id].connection.streams();
-            let best = lane.links.iter().copied().min_by_key(streams);
+            let open = |id: &usize| !links[*id].closing;
+            let best = lane.links.iter().copied().filter(open).min_by_key(streams);
             let busy = best.is_none_or(|best| {
                 let limit = links[best].connection.max_streams().min(BUSY);
                 links[best].connection.streams() >= limit - limit / 8
@@ -239,15 +240,8 @@ impl Engine {
     /// The endpoint takes no new calls on this link, and has not taken those above `last`.
     pub(super) fn told_to_go(&mut self, id: usize, last: u32) {
         self.retire(id);
-        let calls: Vec<u32> = self
-            .calls
-            .iter()
-            .filter(|(_, call)| match &call.peer {
-                Peer::Endpoint(peer) => peer.at.link == id && peer.at.stream > last,
-                _ => false,
-            })
-            .map(|(index, _)| index as u32)
-            .collect();
+        let Some(link) = self.links.get(id) else { return };
+        let calls: Vec<u32> = link.connection.calls_above(last).collect();
         for index in calls {
             self.endpoint_lost(index, "GOAWAY did not take the call up");
         }

@@ -151,6 +151,7 @@ impl Connection {
         // Above the last stream of our GOAWAY: not seen.
         if self.went.is_some_and(|last| id > last) {
             context.recycle(block);
+            self.forget(id);
             return None;
         }
         let refusal = if self.streams.len() >= self.limits.streams as usize {
@@ -214,8 +215,9 @@ impl Connection {
             },
         };
         let facts = match facts {
-            Ok(facts) => facts,
-            Err(reason) => {
+            Ok(facts) if !(end && facts.content_length.is_some_and(|length| length > 0)) => facts,
+            facts => {
+                let reason = facts.err().unwrap_or(Reason::PROTOCOL_ERROR);
                 context.recycle(block);
                 return self.fail(id, reason, out);
             }
