@@ -150,9 +150,9 @@ impl Engine {
                 self.pump_waiting(id);
                 self.settled(id);
             }
-            Event::GoAway { last, .. } => {
+            Event::GoAway { last, reason } => {
                 if !client {
-                    self.told_to_go(id, last);
+                    self.told_to_go(id, last, reason);
                 }
             }
         }
@@ -348,7 +348,7 @@ impl Engine {
                 }
             }
             Kind::Endpoint(at) => {
-                self.lane_lost(at, id, link.served);
+                self.lane_lost(at, id, link.served, false);
                 for call in calls {
                     let on_it = self.calls.get(call as usize).is_some_and(
                         |call| matches!(&call.peer, Peer::Endpoint(peer) if peer.at.link == id),

@@ -10,6 +10,7 @@ use super::{
 };
 use crate::{
     grpc::{Code, Status},
+    http2::frame::Reason,
     upstream::{Endpoint, Upstream},
 };
 
@@ -238,8 +239,8 @@ impl Engine {
     }
 
     /// The endpoint takes no new calls on this link, and has not taken those above `last`.
-    pub(super) fn told_to_go(&mut self, id: usize, last: u32) {
-        self.retire(id);
+    pub(super) fn told_to_go(&mut self, id: usize, last: u32, reason: Reason) {
+        self.retire(id, reason == Reason::NO_ERROR);
         let Some(link) = self.links.get(id) else { return };
         let calls: Vec<u32> = link.connection.calls_above(last).collect();
         for index in calls {
@@ -247,17 +248,18 @@ impl Engine {
         }
     }
 
-    /// Lets a link's calls end, and then the link.
-    pub(super) fn retire(&mut self, id: usize) {
+    /// Lets a link's calls end, and then the link. `polite` where the endpoint asked for it as the
+    /// protocol has it, or its age did.
+    pub(super) fn retire(&mut self, id: usize, polite: bool) {
         let Some(link) = self.links.get_mut(id) else { return };
         link.draining = true;
         let Kind::Endpoint(at) = link.kind else { return };
         let served = link.served;
-        self.lane_lost(at, id, served);
+        self.lane_lost(at, id, served, polite);
     }
 
     /// A link takes no new calls: the next one should find another, or know that there is none.
-    pub(super) fn lane_lost(&mut self, at: LaneKey, id: usize, served: bool) {
+    pub(super) fn lane_lost(&mut self, at: LaneKey, id: usize, served: bool, polite: bool) {
         let Some(lane) = self.lanes.get_mut(&at) else { return };
         let before = lane.links.len();
         lane.links.retain(|link| *link != id);
@@ -269,7 +271,7 @@ impl Engine {
         lane.failures = if worth { 0 } else { lane.failures + 1 };
         if !lane.dialing && lane.endpoint.is_healthy() {
             lane.dialing = true;
-            if lane.failures > PATIENCE {
+            if lane.failures > PATIENCE && !polite {
                 let address = lane.endpoint.address();
                 lane.failure = Some(format!("{address} closes its connections"));
             }

@@ -74,7 +74,7 @@ impl Engine {
             }
         }
         for id in ready {
-            self.retire(id);
+            self.retire(id, true);
         }
     }
 }

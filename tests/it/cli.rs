@@ -401,6 +401,19 @@ async fn json_logs_are_one_object_a_line() {
 }
 
 #[tokio::test]
+async fn a_quiet_log_changes_nothing_else() {
+    let echo = Echo::start().await;
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let config = yaml(&[echo.address()], "{ tcp: {} }", "log: { level: error }");
+    let config = file("quiet_log", &config.replacen("127.0.0.1:0", &free.to_string(), 1));
+    let mut run = Running::start(&["run", "--config", &config]);
+    eventually("it serves", async || upbeat(&["probe", &free.to_string()]).await.code == Some(0))
+        .await;
+    run.signal("TERM");
+    assert_eq!(run.ends().await, Some(0));
+}
+
+#[tokio::test]
 async fn text_logs_name_the_level_and_the_listener() {
     let config = file("text_logs", &yaml(&[refusing()], "{ tcp: {} }", "log: { level: info }"));
     let mut run = Running::start(&["run", "--config", &config]);

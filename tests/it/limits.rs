@@ -200,6 +200,38 @@ async fn requests_that_are_no_grpc_calls_break_nothing() {
     proxy.stop().await;
 }
 
+#[tokio::test]
+async fn a_flood_of_resets_ends_its_connection_and_leaves_nothing_behind() {
+    let echo = Echo::start().await;
+    let proxy = proxy(&echo, "{}").await;
+    for _ in 0..3 {
+        let mut wire = Wire::connect(proxy.address("otlp")).await;
+        let mut pairs = 0;
+        loop {
+            let stream = wire.open();
+            wire.head(stream, &HEAD, false).await;
+            if !wire.send(Frame::new(RST_STREAM, 0, stream, [0, 0, 0, 8])).await {
+                break;
+            }
+            pairs += 1;
+            assert!(pairs < 100_000, "{pairs} pairs were taken");
+            if pairs % 16 == 0 {
+                tokio::task::yield_now().await;
+            }
+        }
+    }
+    eventually("nothing is left", async || {
+        proxy.metric(r#"upbeat_streams{listener="otlp",upstream="otlp"}"#).await == 0.0
+            && proxy.status().await.upstreams[0].endpoints[0].in_flight == 0
+            && echo.seen().open.load(SeqCst) == 0
+    })
+    .await;
+    // Each pair in one burst: none of them is worth a stream of the backend's.
+    let opened = echo.seen().streams.load(SeqCst);
+    assert!(opened <= 600, "{opened} streams were opened for 3 connections of 200 resets");
+    proxy.stop().await;
+}
+
 /// A process of its own, since it is short of descriptors.
 #[tokio::test]
 async fn running_out_of_descriptors_ends_no_listener_and_burns_no_cpu() {

@@ -40,10 +40,11 @@ impl Connection {
         if head.stream == 0 || self.is_idle(head.stream) {
             return Err(Fatal(Reason::PROTOCOL_ERROR));
         }
-        let Some(stream) = self.streams.remove(&head.stream) else { return Ok(None) };
-        if !stream.answered {
+        // Counted before it is taken out: of a connection that ends by it, all streams are told.
+        if self.streams.get(&head.stream).is_some_and(|stream| !stream.answered) {
             self.allow(Cheap::Reset, context.now)?;
         }
+        let Some(stream) = self.streams.remove(&head.stream) else { return Ok(None) };
         Ok(Some(Event::Reset { stream: head.stream, call: stream.call, reason: Reason(code) }))
     }
 
