@@ -1,0 +1,150 @@
+//! What is measured: one load, run against each subject in turn.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::head::Heads;
+
+/// One load.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Cell {
+    pub(crate) name: String,
+    pub(crate) mode: Mode,
+    pub(crate) request: Request,
+    pub(crate) heads: Heads,
+    pub(crate) connections: usize,
+    /// Calls or streams at a time on each connection.
+    pub(crate) streams: usize,
+}
+
+/// How the load is paced.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Mode {
+    /// Each answer draws the next call.
+    Closed,
+    /// So many calls a second, whether answers come or not.
+    Open {
+        /// Calls a second, on all connections together.
+        rate: u64,
+    },
+    /// Streams that stay open; on each a message goes out when the last one came back.
+    Echo,
+    /// One call a connection, then nothing: what a connection costs in memory.
+    Idle,
+    /// A connection for each call.
+    Connect,
+}
+
+/// What a call asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Request {
+    /// A trace export of so many bytes, before compression.
+    Export { bytes: usize, gzip: bool },
+    /// Messages of so many bytes, each of which comes back.
+    Echo { bytes: usize },
+    /// A health check that the proxy answers itself, by gRPC.
+    Check,
+    /// The same as a plain GET.
+    Get,
+}
+
+impl Request {
+    pub(crate) fn path(self) -> &'static str {
+        match self {
+            Self::Export { .. } => "/opentelemetry.proto.collector.trace.v1.TraceService/Export",
+            // The querier's long stream to the query frontend, the one of Tempo's that stays open.
+            Self::Echo { .. } => "/frontend.Frontend/Process",
+            Self::Check | Self::Get => "/grpc.health.v1.Health/Check",
+        }
+    }
+}
+
+/// How long a cell is looked at.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+pub(crate) struct Span {
+    /// Before anything counts.
+    pub(crate) warm: Duration,
+    pub(crate) window: Duration,
+}
+
+/// How much is measured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Extent {
+    /// For the next step of work: three minutes at most.
+    Fast,
+    /// For the README: 25 minutes at most.
+    Full,
+}
+
+impl Extent {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Fast => "fast",
+            Self::Full => "full",
+        }
+    }
+
+    /// How often each subject is measured, with the others in between.
+    pub(crate) fn rounds(self) -> usize {
+        match self {
+            Self::Fast => 2,
+            Self::Full => 4,
+        }
+    }
+
+    pub(crate) fn span(self) -> Span {
+        let [warm, window] = match self {
+            Self::Fast => [150, 450],
+            Self::Full => [300, 1500],
+        };
+        Span { warm: Duration::from_millis(warm), window: Duration::from_millis(window) }
+    }
+
+    /// Every cell, small ones first. TLS in front belongs here too, as a field of [`Cell`] that
+    /// the load's sockets and the subjects' configurations follow, once listeners have TLS.
+    pub(crate) fn cells(self) -> Vec<Cell> {
+        use Heads::{Constant, Varying};
+        let mut cells = vec![
+            closed("1 KiB, same heads", 1 << 10, false, Constant, 4, 32),
+            closed("1 KiB", 1 << 10, false, Varying, 4, 32),
+            closed("1 KiB, 200 connections", 1 << 10, false, Varying, 200, 1),
+            closed("16 KiB", 16 << 10, false, Varying, 4, 16),
+            closed("256 KiB", 256 << 10, false, Varying, 4, 4),
+            closed("1 MiB", 1 << 20, false, Varying, 4, 2),
+        ];
+        if self == Self::Full {
+            cells.extend([
+                closed("16 KiB, same heads", 16 << 10, false, Constant, 4, 16),
+                closed("16 KiB gzip", 16 << 10, true, Varying, 4, 16),
+                closed("256 KiB gzip", 256 << 10, true, Varying, 4, 4),
+            ]);
+        }
+        let export = Request::Export { bytes: 1 << 10, gzip: false };
+        cells.extend([
+            cell("1 KiB at 8000/s", Mode::Open { rate: 8000 }, export, 4, 128),
+            cell("streams of 64 B", Mode::Echo, Request::Echo { bytes: 64 }, 4, 8),
+            cell("connects", Mode::Connect, export, 16, 1),
+            cell("idle connections", Mode::Idle, export, 1000, 1),
+            cell("health checks by gRPC", Mode::Closed, Request::Check, 4, 32),
+            cell("health checks by GET", Mode::Closed, Request::Get, 4, 32),
+        ]);
+        cells
+    }
+}
+
+fn closed(
+    name: &str,
+    bytes: usize,
+    gzip: bool,
+    heads: Heads,
+    connections: usize,
+    streams: usize,
+) -> Cell {
+    let request = Request::Export { bytes, gzip };
+    Cell { heads, ..cell(name, Mode::Closed, request, connections, streams) }
+}
+
+fn cell(name: &str, mode: Mode, request: Request, connections: usize, streams: usize) -> Cell {
+    Cell { name: name.to_owned(), mode, request, heads: Heads::Varying, connections, streams }
+}
