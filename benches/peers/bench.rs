@@ -55,9 +55,14 @@ impl Bench {
         cells.retain(|cell| options.wants(&cell.name));
         ensure!(!cells.is_empty(), "no cell has any of these words in its name");
         let began = now();
-        for cell in &cells {
+        for (number, cell) in cells.iter().enumerate() {
+            let share = (number + 1) as f64 / cells.len() as f64;
             let mut runs = vec![Vec::new(); report.installed.len()];
             for round in 0..extent.rounds() {
+                if round > 0 && began.elapsed() > extent.limit().mul_f64(share) {
+                    eprintln!("     no time for round {} of this cell", round + 1);
+                    break;
+                }
                 for (subject, runs) in report.installed.iter().zip(&mut runs) {
                     if !subject.subject.takes(cell) {
                         continue;

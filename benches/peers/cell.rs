@@ -93,6 +93,14 @@ impl Extent {
         }
     }
 
+    /// How long all of it may take. A slow machine gets fewer rounds.
+    pub(crate) fn limit(self) -> Duration {
+        match self {
+            Self::Fast => Duration::from_secs(165),
+            Self::Full => Duration::from_secs(24 * 60),
+        }
+    }
+
     pub(crate) fn span(self) -> Span {
         let [warm, window] = match self {
             Self::Fast => [150, 450],
