@@ -406,7 +406,7 @@ async fn a_quiet_log_changes_nothing_else() {
     let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let config = yaml(&[echo.address()], "{ tcp: {} }", "log: { level: error }");
     let config = file("quiet_log", &config.replacen("127.0.0.1:0", &free.to_string(), 1));
-    let mut run = Running::start(&["run", "--config", &config]);
+    let run = Running::start(&["run", "--config", &config]);
     eventually("it serves", async || upbeat(&["probe", &free.to_string()]).await.code == Some(0))
         .await;
     run.signal("TERM");
