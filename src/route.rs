@@ -108,6 +108,10 @@ pub enum Fault {
     NoAuthority,
     /// `host` is another than `:authority`.
     OtherHost,
+    /// No host, or host and port, as RFC 3986, 3.2.2 has them.
+    BadAuthority,
+    /// Neither http nor https.
+    BadScheme,
 }
 
 impl Fault {
@@ -116,6 +120,8 @@ impl Fault {
             Self::Repeated(name) => format!("more than one {name}").into(),
             Self::NoAuthority => Cow::Borrowed("no :authority"),
             Self::OtherHost => Cow::Borrowed("host is not :authority"),
+            Self::BadAuthority => Cow::Borrowed(":authority is no host and port"),
+            Self::BadScheme => Cow::Borrowed(":scheme is neither http nor https"),
         };
         Status::new(Code::InvalidArgument, words)
     }
@@ -218,6 +224,13 @@ impl Router {
     }
 }
 
+/// Whether bytes are a host, or host and port: letters, digits and what RFC 3986, 3.2.2 allows
+/// beside them, but no user information, which RFC 9113, 8.3.1 forbids.
+pub fn is_authority(bytes: &[u8]) -> bool {
+    let lawful = |byte: &u8| byte.is_ascii_alphanumeric() || b"-._~%!$&'()*+,;=:[]".contains(byte);
+    !bytes.is_empty() && bytes.iter().all(lawful)
+}
+
 /// The service and method that a path names: `/SERVICE/METHOD`, at most 256 bytes of letters,
 /// digits, `_`, and in the service `.`. What no code generator makes is no method.
 pub fn method(path: &[u8]) -> Option<(&str, &str)> {
@@ -312,10 +325,26 @@ mod tests {
             assert_eq!(refused(route(verb, path, true)), Some(12), "{verb} {path:?}");
         }
         let router = Router::new(&[], true);
-        for fault in [Fault::Repeated("te"), Fault::NoAuthority, Fault::OtherHost] {
+        for fault in [
+            Fault::Repeated("te"),
+            Fault::NoAuthority,
+            Fault::OtherHost,
+            Fault::BadAuthority,
+            Fault::BadScheme,
+        ] {
             let call =
                 Request { verb: Verb::Post, path: Path::Method, grpc: true, fault: Some(fault) };
             assert_eq!(refused(router.route(&call)), Some(3), "{fault:?}");
+        }
+    }
+
+    #[test]
+    fn authorities_are_hosts_and_ports() {
+        for text in ["tempo", "tempo.example:4317", "10.0.0.1:1", "[::1]:4317", "a_b~c"] {
+            assert!(is_authority(text.as_bytes()), "{text}");
+        }
+        for text in ["", "a b", "u@h", "h/x", "h?q", "h#f", "h\\x"] {
+            assert!(!is_authority(text.as_bytes()), "{text}");
         }
     }
 

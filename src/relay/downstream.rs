@@ -7,11 +7,12 @@ use super::{
     call::{Asked, Call, CallKey, Label, Local, Opening, Peer, StreamKey},
     engine::Engine,
     link::{Direction, Kind},
+    turn::FIELDS,
 };
 use crate::{
     grpc::{Code, Status, TooLarge, is_grpc},
     http2::{block::Block, field::Role, frame::Reason, hpack::Line},
-    route::{Dialect, Fault, Path, Refusal, Request, Route, Verb},
+    route::{Dialect, Fault, Path, Refusal, Request, Route, Verb, is_authority},
 };
 
 impl Engine {
@@ -83,7 +84,7 @@ impl Engine {
             Request { verb: Verb::Other, path: Path::Other, grpc: false, fault: None };
         let mut label = Label::Path(Box::default(), None);
         let (mut content_types, mut timeouts, mut tes) = (0, 0, 0);
-        let (mut authority, mut hosts) = (false, 0);
+        let (mut authority, mut hosts, mut lawful, mut scheme) = (false, 0, true, false);
         let mut plain = Vec::new();
         for line in block.lines() {
             match line.name().role() {
@@ -109,8 +110,15 @@ impl Engine {
                 }
                 Role::Te => tes += 1,
                 Role::GrpcTimeout => timeouts += 1,
-                Role::Authority => authority = true,
-                Role::Host => hosts += 1,
+                Role::Authority => {
+                    authority = true;
+                    lawful &= is_authority(line.text(&mut plain));
+                }
+                Role::Host => {
+                    hosts += 1;
+                    lawful &= is_authority(line.text(&mut plain));
+                }
+                Role::Scheme => scheme = matches!(line.text(&mut plain), b"http" | b"https"),
                 _ => {}
             }
         }
@@ -127,6 +135,10 @@ impl Engine {
         } else if authority && hosts == 1 && block.first(Role::Authority) != block.first(Role::Host)
         {
             Some(Fault::OtherHost)
+        } else if !lawful {
+            Some(Fault::BadAuthority)
+        } else if !scheme {
+            Some(Fault::BadScheme)
         } else {
             None
         };
@@ -147,7 +159,7 @@ impl Engine {
             let local = Peer::Local(Local { asked: None, watch: None });
             let key = self.add_call(&listener, client, Label::Health, local, end);
             let most = listener.limits.max_header_list_size;
-            let words = format!("header list larger than the {most} allowed");
+            let words = format!("header list larger than the {most} or {FIELDS} fields allowed");
             self.fail(key.index, &Status::new(Code::ResourceExhausted, words));
         } else {
             let status = http::StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;

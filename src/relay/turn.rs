@@ -335,7 +335,7 @@ fn client_limits(limits: &config::Limits) -> Limits {
     Limits {
         streams: limits.max_concurrent_streams,
         header_list: usize::try_from(limits.max_header_list_size.as_u64()).unwrap_or(usize::MAX),
-        header_fields: 100,
+        header_fields: FIELDS,
         stream_window: STREAM_WINDOW,
         connection_window: 32 * STREAM_WINDOW,
         strict: true,
@@ -357,6 +357,8 @@ pub(super) fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX / 2)
 }
 
+/// Fields in one header list of a client.
+pub(super) const FIELDS: usize = 100;
 /// What one read takes at most, in bytes.
 const READ: usize = 64 << 10;
 /// Reads of one link in a row.

@@ -18,6 +18,7 @@ use crate::fixture::{
     eventually,
     proxy::{Proxy, yaml},
     refusing,
+    wire::Wire,
 };
 
 async fn exporter(proxy: &Proxy) -> TraceServiceClient<Channel> {
@@ -212,5 +213,39 @@ async fn a_host_that_is_not_the_authority_reaches_no_backend() {
     let reply = read(call.response.await.unwrap()).await.unwrap();
     assert_eq!(reply.code(), 3, "host is not :authority");
     assert_eq!(echo.seen().streams.load(SeqCst), 0);
+    proxy.stop().await;
+}
+
+#[tokio::test]
+async fn what_could_be_read_in_two_ways_reaches_no_backend() {
+    let echo = Echo::start().await;
+    let proxy = Proxy::in_front_of(&[echo.address()]).await;
+    let mut wire = Wire::connect(proxy.address("otlp")).await;
+    let call = |scheme, path, authority| {
+        let mut head = vec![(":method", "POST"), (":scheme", scheme), (":path", path)];
+        head.extend([(":authority", authority), ("content-type", "application/grpc")]);
+        head
+    };
+    const UNARY: &str = "/test.Echo/Unary";
+    for (head, code) in [
+        (call("http", UNARY, "a b"), "3"),
+        (call("http", UNARY, "user@host"), "3"),
+        (call("http", UNARY, "host/path"), "3"),
+        (call("http", UNARY, ""), "3"),
+        (call("ftp", UNARY, "host"), "3"),
+        (call("http", "/test.Echo/Unary#fragment", "host"), "12"),
+        (call("http", "/test.Echo/Unary#", "host"), "12"),
+        (call("http", "/test.Echo/Unary?query", "host"), "12"),
+        (call("http", "/test.Echo/../Unary", "host"), "12"),
+        (call("http", "/test.Echo/%55nary", "host"), "12"),
+        (call("http", "//test.Echo/Unary", "host"), "12"),
+    ] {
+        let stream = wire.open();
+        wire.head(stream, &head, true).await;
+        let refusal = wire.message(stream).await;
+        assert_eq!(refusal.value("grpc-status"), Some(code.as_bytes()), "{head:?}");
+    }
+    assert_eq!(echo.seen().streams.load(SeqCst), 0);
+    drop(wire);
     proxy.stop().await;
 }
