@@ -260,7 +260,11 @@ impl Engine {
             Direction::Request => &mut call.request,
             Direction::Response => &mut call.response,
         };
-        let Some(link) = self.links.get_mut(to.link) else { return };
+        let Some(link) = self.links.get_mut(to.link) else {
+            // The endpoint is gone, and its whole response still on its way.
+            let from = from.map_or(to.link, |from| from.link);
+            return self.discard(from, bytes.len());
+        };
         let mut taken = 0;
         let room = |link: &Link| link.room().min(link.connection.capacity(to.stream));
         // An end goes with the last bytes, unless trailers follow.

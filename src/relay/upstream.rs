@@ -91,13 +91,20 @@ impl Engine {
         self.push(index, Direction::Response, &[]);
     }
 
-    /// The endpoint reset its stream.
+    /// The endpoint reset its stream. After the end of its response it only wants no more of the
+    /// request (RFC 9113, 8.1): what waits for the client is still brought to it.
     pub(super) fn endpoint_reset(&mut self, index: u32, reason: Reason) {
-        self.reset_client(index, reason);
+        if !self.calls[index as usize].response.ended {
+            self.reset_client(index, reason);
+        }
     }
 
-    /// The endpoint's connection is gone, or did not take the stream up.
+    /// The endpoint's connection is gone, or did not take the stream up. A response that is whole
+    /// is still brought to the client.
     pub(super) fn endpoint_lost(&mut self, index: u32, why: &str) {
+        if self.calls[index as usize].response.ended {
+            return;
+        }
         let why = format!("upstream connection lost: {why}");
         self.fail(index, &Status::new(Code::Unavailable, why));
     }

@@ -3,12 +3,16 @@
 use std::{sync::atomic::Ordering::SeqCst, time::Duration};
 
 use bytes::Bytes;
-use tokio::time::{sleep, timeout};
+use tokio::{
+    net::TcpListener,
+    time::{sleep, timeout},
+};
 
 use crate::fixture::{
     caller::Caller,
     echo::{Echo, send},
     proxy::{Proxy, yaml},
+    wire::{ACK, End, Frame, Message, PING, Wire, grpc_frame},
 };
 
 /// What one stream may have under way: the windows of both sides, what waits in the proxy, and
@@ -92,4 +96,53 @@ async fn a_backend_that_reads_nothing_holds_the_client_up() {
     assert_eq!(timeout(Duration::from_secs(2), other).await.unwrap().unwrap().code(), 0);
     drop(call);
     proxy.stop().await;
+}
+
+/// RFC 9113, 8.1: what has come is not discarded for an endpoint that wants no more of a request.
+#[tokio::test]
+async fn a_whole_response_reaches_a_slow_client_whatever_follows_it() {
+    for lost in [false, true] {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let config = yaml(&[address], "{ tcp: {} }", "").replace("workers: 2", "workers: 1");
+        let proxy = Proxy::start(&config).await;
+        proxy.wait_serving().await;
+        let mut client = Wire::connect(proxy.address("otlp")).await;
+        let stream = client.open();
+        let head = [
+            (":method", "POST"),
+            (":scheme", "http"),
+            (":path", "/a.B/C"),
+            (":authority", "a"),
+            ("content-type", "application/grpc"),
+        ];
+        client.head(stream, &head, false).await;
+        client.data(stream, &grpc_frame(b"a"), false).await;
+
+        let mut backend = Wire::accept(&listener).await;
+        backend.begun(1).await;
+        // More than the client's window, which it opens when it reads.
+        let body = grpc_frame(&[7; 150_000]);
+        let response = Message::new(&[(":status", "200"), ("content-type", "application/grpc")])
+            .body(body.clone())
+            .trailers(&[("grpc-status", "0")]);
+        backend.play(1, &response, 16_384).await;
+        if !lost {
+            backend.reset(1, 0).await;
+        }
+        backend.send(Frame::new(PING, 0, 0, *b"have you")).await;
+        while !backend.next().await.is_some_and(|it| it.kind == PING && it.has(ACK)) {}
+        if lost {
+            drop(backend);
+            backend = Wire::accept(&listener).await;
+        }
+
+        // What the client still sends is passed over, and given back.
+        client.data(stream, &[0; 15_000], false).await;
+        let got = client.message(stream).await;
+        assert_eq!((got.ended_by, got.body.len()), (End::Trailers, body.len()), "lost: {lost}");
+        assert_eq!(got.value("grpc-status"), Some(&b"0"[..]));
+        drop((client, backend));
+        proxy.stop().await;
+    }
 }
