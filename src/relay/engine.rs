@@ -324,6 +324,10 @@ impl Engine {
     /// Tries again what waits for a link.
     pub(super) fn pump_waiting(&mut self, id: usize) {
         let Some(link) = self.links.get_mut(id) else { return };
+        // One that closes has said its last, and would be touched again and again.
+        if link.closing {
+            return;
+        }
         for _ in 0..link.waiting.len() {
             let Some(link) = self.links.get_mut(id) else { return };
             if link.room() == 0 {

@@ -146,3 +146,31 @@ async fn a_whole_response_reaches_a_slow_client_whatever_follows_it() {
         proxy.stop().await;
     }
 }
+
+#[tokio::test]
+async fn a_client_that_breaks_the_protocol_before_it_has_read_is_cut_alone() {
+    let echo = Echo::start().await;
+    let config = yaml(&[echo.address()], "{ tcp: {} }", "").replace("workers: 2", "workers: 1");
+    let proxy = Proxy::start(&config).await;
+    proxy.wait_serving().await;
+    let mut client = Wire::connect(proxy.address("otlp")).await;
+    client.credits = false;
+    let stream = client.open();
+    let head = [
+        (":method", "POST"),
+        (":scheme", "http"),
+        (":path", "/test.Echo/Flood"),
+        (":authority", "a"),
+        ("content-type", "application/grpc"),
+        ("te", "trailers"),
+    ];
+    client.head(stream, &head, false).await;
+    while client.arriving.get(&stream).is_none_or(|got| got.body.len() < 65_535) {
+        client.next().await.unwrap();
+    }
+    // A frame that is too large, while the rest of the response waits for the window.
+    client.data(stream, &[0; 20_000], false).await;
+    while client.next().await.is_some() {}
+    assert_eq!(proxy.check().await, 1, "its worker goes on");
+    proxy.stop().await;
+}
