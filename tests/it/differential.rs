@@ -480,7 +480,7 @@ async fn both_ends_see_what_the_other_sent() {
     };
     // A backend that goes away drops what it has recorded of calls that end just then, so those
     // rounds are for who looks at what they print.
-    let goes = number("UPBEAT_ROUNDS").or(number("UPBEAT_SEED")).is_some();
+    let goes = [number("UPBEAT_ROUNDS"), number("UPBEAT_SEED")].iter().any(Option::is_some);
     for (round_number, seed) in (seed..seed + rounds).enumerate() {
         // Shown where the test fails.
         println!("UPBEAT_SEED={seed}");
