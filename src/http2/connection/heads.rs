@@ -215,9 +215,8 @@ impl Connection {
             },
         };
         let facts = match facts {
-            Ok(facts) if !(end && facts.content_length.is_some_and(|length| length > 0)) => facts,
-            facts => {
-                let reason = facts.err().unwrap_or(Reason::PROTOCOL_ERROR);
+            Ok(facts) => facts,
+            Err(reason) => {
                 context.recycle(block);
                 return self.fail(id, reason, out);
             }
