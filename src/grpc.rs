@@ -7,7 +7,7 @@ mod status;
 pub use self::health::{
     HealthCheckRequest, HealthCheckResponse, HealthListResponse, ServingStatus,
 };
-pub use self::message::{MessageSizes, TooLarge, decode_unary, encode, inflate};
+pub use self::message::{MessageSizes, TooLarge, decode_unary, encode};
 pub use self::status::{Code, Status, percent_decode};
 
 /// Whether a content type is gRPC's, as gRPC-over-HTTP/2 defines it: `application/grpc`, alone or

@@ -25,8 +25,9 @@ pub fn encode(message: &impl prost::Message) -> Bytes {
 /// health checks so.
 ///
 /// # Errors
-/// `INTERNAL` for a body that is not one whole message, and what [`inflate`] says of a
-/// compressed one.
+/// `INTERNAL` for a body that is not one whole message, or that is compressed and broken;
+/// `UNIMPLEMENTED` for another compression than gzip; `RESOURCE_EXHAUSTED` for more than `limit`
+/// bytes within it.
 pub fn decode_unary<M: prost::Message + Default>(
     body: &[u8],
     encoding: Option<&[u8]>,
@@ -60,7 +61,7 @@ pub fn decode_unary<M: prost::Message + Default>(
 /// # Errors
 /// `UNIMPLEMENTED` for another encoding than gzip, `INTERNAL` for broken gzip or none announced,
 /// `RESOURCE_EXHAUSTED` for more than `limit` bytes.
-pub fn inflate(message: &[u8], encoding: Option<&[u8]>, limit: usize) -> Result<Vec<u8>, Status> {
+fn inflate(message: &[u8], encoding: Option<&[u8]>, limit: usize) -> Result<Vec<u8>, Status> {
     match encoding {
         Some(b"gzip") => {}
         None | Some(b"identity") => {

@@ -156,8 +156,6 @@ mod tests {
     fn a_field_that_repeats_becomes_an_index_and_one_that_moves_does_not() {
         let (mut decoder, mut encoder, mut fields) =
             (Decoder::new(4096), Encoder::new(4096), Fields::new());
-        let path = hex("4087857c8bf73a2c97");
-        _ = path;
         // `x-a: b` with incremental indexing, then twice by its index.
         let first = [0x40, 3, b'x', b'-', b'a', 1, b'b'];
         let out = relay(&mut decoder, &mut encoder, &mut fields, &first);

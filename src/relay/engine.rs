@@ -138,11 +138,11 @@ impl Engine {
                 }
             }
             Event::Reset { call, reason, .. } => {
-                if call == NONE || !self.calls.contains(call as usize) {
-                } else if client {
-                    self.client_reset(call, reason);
-                } else {
-                    self.endpoint_reset(call, reason);
+                // A stream that is answered already has no call, nor has one that failed at once.
+                match self.calls.contains(call as usize) {
+                    true if client => self.client_reset(call, reason),
+                    true => self.endpoint_reset(call, reason),
+                    false => {}
                 }
             }
             Event::Window { .. } => self.pump_waiting(id),
