@@ -7,5 +7,6 @@ pub mod flow;
 pub mod frame;
 pub mod hpack;
 pub mod huffman;
+pub mod identity;
 pub mod limits;
 pub mod literal;

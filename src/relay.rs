@@ -5,6 +5,7 @@
 //! into the buffers of the links that it is for. At the end of the turn each of these is written
 //! once. Only `turn` knows of sockets being ready, of tasks and of time.
 
+mod buffers;
 mod call;
 mod downstream;
 mod engine;
@@ -13,6 +14,9 @@ mod link;
 mod links;
 mod local;
 mod own;
+mod parts;
+mod payload;
+mod request;
 mod times;
 mod turn;
 mod upstream;

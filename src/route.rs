@@ -2,7 +2,7 @@
 
 use std::{borrow::Cow, collections::HashSet};
 
-use http::{HeaderValue, StatusCode, header, request::Parts};
+use http::{StatusCode, header, request::Parts};
 
 use crate::grpc::{Code, Status, is_grpc};
 
@@ -176,7 +176,10 @@ impl Router {
         self.route(&Request {
             verb: Verb::of(head.method.as_str().as_bytes()),
             path: self.path(target.as_bytes()),
-            grpc: is_grpc(head.headers.get(header::CONTENT_TYPE).map(HeaderValue::as_bytes)),
+            grpc: head
+                .headers
+                .get(header::CONTENT_TYPE)
+                .is_some_and(|value| is_grpc(value.as_bytes())),
             fault: None,
         })
     }

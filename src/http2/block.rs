@@ -161,6 +161,12 @@ impl Block {
         Some(line.text(&mut plain).to_vec())
     }
 
+    /// Whether the first field with a role passes a test of its value as text.
+    pub fn first_is(&self, role: Role, test: impl FnOnce(&[u8]) -> bool) -> bool {
+        let line = self.lines().find(|line| line.name().role() == role);
+        line.is_some_and(|line| test(line.text(&mut Vec::new())))
+    }
+
     /// Leaves out all but the first field with a role.
     pub fn keep_first(&mut self, role: Role) {
         let mut seen = false;

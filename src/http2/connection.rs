@@ -10,10 +10,7 @@ mod heads;
 mod receive;
 mod send;
 
-use std::{
-    collections::{HashMap, VecDeque},
-    hash::{BuildHasherDefault, Hasher},
-};
+use std::collections::{HashMap, VecDeque};
 
 use super::{
     block::Block,
@@ -21,6 +18,7 @@ use super::{
     flow::{ReceiveWindow, SendWindow},
     frame::{self, Reason},
     hpack::{Decoder, Encoder},
+    identity::ByIdentity,
     limits::{Budget, Limits},
 };
 
@@ -156,7 +154,7 @@ pub struct Connection {
     assembling: Option<Assembling>,
     decoder: Decoder,
     encoder: Encoder,
-    streams: HashMap<u32, Stream, BuildHasherDefault<Identity>>,
+    streams: HashMap<u32, Stream, ByIdentity>,
     /// The highest stream that the peer opened.
     highest: u32,
     /// The next stream that this end opens.
@@ -320,28 +318,6 @@ impl Connection {
         if self.streams.get(&id).is_some_and(|stream| !stream.receiving && !stream.sending) {
             self.streams.remove(&id);
         }
-    }
-}
-
-/// Stream numbers are what they are: no hash makes them better, and a peer that chose them badly
-/// would only slow its own connection down.
-#[derive(Debug, Default)]
-struct Identity(u64);
-
-impl Hasher for Identity {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        for byte in bytes {
-            self.0 = self.0 << 8 | u64::from(*byte);
-        }
-    }
-
-    fn write_u32(&mut self, value: u32) {
-        // The map takes its upper bits too.
-        self.0 = u64::from(value).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     }
 }
 

@@ -1,6 +1,6 @@
 //! A call: a client's stream, and the endpoint's stream or the answer that belongs to it.
 
-use std::{net::SocketAddr, rc::Rc, sync::Arc};
+use std::{net::SocketAddr, ops::Range, rc::Rc, sync::Arc};
 
 use tokio::{task::AbortHandle, time::Instant};
 
@@ -70,6 +70,10 @@ pub(super) struct Opening {
     pub(super) head: Block,
     /// The request is its head alone.
     pub(super) bodiless: bool,
+    /// The head came in what is being read, where more of the call may follow.
+    pub(super) new: bool,
+    /// Where in what is being read the payload is that followed.
+    pub(super) first: Range<usize>,
     /// The endpoint that it waits for.
     pub(super) waits_for: Option<InFlight>,
     /// Endpoints that could not be reached.

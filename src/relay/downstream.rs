@@ -1,176 +1,30 @@
-//! What clients do: requests, their payload, and their end.
-
-use std::{rc::Rc, sync::Arc};
+//! What clients do after a request's head: its payload, and its end.
 
 use super::{
     End, Listener,
-    call::{Asked, Call, CallKey, Label, Local, Opening, Peer, StreamKey},
+    call::{Call, CallKey, Label, Local, Peer},
     engine::Engine,
-    link::{Direction, Kind},
-    turn::FIELDS,
+    link::Direction,
+    payload::Payload,
 };
 use crate::{
-    grpc::{Code, Status, TooLarge, is_grpc},
-    http2::{block::Block, field::Role, frame::Reason, hpack::Line},
-    route::{Dialect, Fault, Path, Refusal, Request, Route, Verb, is_authority},
+    grpc::{Code, Status, TooLarge},
+    http2::frame::Reason,
 };
 
 impl Engine {
-    /// A request's head: routed, and forwarded or answered.
-    pub(super) fn request_head(&mut self, client: StreamKey, block: Block, end: bool) {
-        let Kind::Client(listener) = &self.links[client.link].kind else { return };
-        let listener = Arc::clone(listener);
-        let (request, label) = self.read_head(&listener, &block);
-        match listener.router.route(&request) {
-            Route::Forward => {
-                listener.streams.inc();
-                let opening = Opening {
-                    head: block,
-                    bodiless: end,
-                    waits_for: None,
-                    tried: Vec::new(),
-                    why: None,
-                };
-                let key = self.add_call(&listener, client, label, Peer::Opening(opening), end);
-                self.opening.push(key);
-            }
-            Route::Health(Dialect::Http) => {
-                listener.answered(Dialect::Http);
-                let target = block.first(Role::Path).unwrap_or_default();
-                let target = String::from_utf8_lossy(&target);
-                let query = target.split_once('?').map(|(_, query)| query);
-                let response = listener.answers.http(query);
-                self.plain(&listener, client, &block, &response, end);
-                self.context.recycle(block);
-            }
-            Route::Live => {
-                let response = crate::answer::live();
-                self.plain(&listener, client, &block, &response, end);
-                self.context.recycle(block);
-            }
-            Route::Refuse(Refusal::Http(status)) => {
-                let response = crate::answer::refusal(status);
-                self.plain(&listener, client, &block, &response, end);
-                self.context.recycle(block);
-            }
-            Route::Refuse(Refusal::Grpc(status)) => {
-                if let Label::Path(path, _) = &label {
-                    listener.ended(path, End::Refused(status.code));
-                }
-                let local = Peer::Local(Local { asked: None, watch: None });
-                let key = self.add_call(&listener, client, Label::Health, local, end);
-                self.fail(key.index, &status);
-                self.context.recycle(block);
-            }
-            Route::Health(dialect) => {
-                listener.answered(dialect);
-                let patience = listener.limits.handshake_timeout.as_millis();
-                let until = self.context.now + u64::try_from(patience).unwrap_or(u64::MAX / 2);
-                let encoding = block.first(Role::GrpcEncoding);
-                let asked = Some(Asked { dialect, encoding, until });
-                let local = Peer::Local(Local { asked, watch: None });
-                let key = self.add_call(&listener, client, Label::Health, local, end);
-                self.context.recycle(block);
-                if end {
-                    self.answer(key.index);
-                }
-            }
-        }
-    }
-
-    /// What a head comes to. What a field that repeats means is written down on it.
-    fn read_head(&mut self, listener: &Listener, block: &Block) -> (Request, Label) {
-        let mut request =
-            Request { verb: Verb::Other, path: Path::Other, grpc: false, fault: None };
-        let mut label = Label::Path(Box::default(), None);
-        let (mut content_types, mut timeouts, mut tes) = (0, 0, 0);
-        let (mut authority, mut hosts, mut lawful, mut scheme) = (false, 0, true, false);
-        let mut plain = Vec::new();
-        for line in block.lines() {
-            match line.name().role() {
-                Role::Method => request.verb = Verb::of(line.text(&mut plain)),
-                Role::Path => match &line {
-                    Line::Known(field) if self.is_method(field.note(), listener) => {
-                        request.path = Path::Method;
-                        label = Label::Known(field.note() - 1);
-                    }
-                    Line::Known(field) => {
-                        request.path = listener.router.path(field.value());
-                        label = Label::Path(field.value().into(), Some(Rc::clone(field)));
-                    }
-                    Line::Moving(_) => {
-                        let path = line.text(&mut plain);
-                        request.path = listener.router.path(path);
-                        label = Label::Path(path.into(), None);
-                    }
-                },
-                Role::ContentType => {
-                    content_types += 1;
-                    request.grpc = is_grpc(Some(line.text(&mut plain)));
-                }
-                Role::Te => tes += 1,
-                Role::GrpcTimeout => timeouts += 1,
-                Role::Authority => {
-                    authority = true;
-                    lawful &= is_authority(line.text(&mut plain));
-                }
-                Role::Host => {
-                    hosts += 1;
-                    lawful &= is_authority(line.text(&mut plain));
-                }
-                Role::Scheme => scheme = matches!(line.text(&mut plain), b"http" | b"https"),
-                _ => {}
-            }
-        }
-        request.fault = if tes > 1 {
-            Some(Fault::Repeated("te"))
-        } else if content_types > 1 {
-            Some(Fault::Repeated("content-type"))
-        } else if timeouts > 1 {
-            Some(Fault::Repeated("grpc-timeout"))
-        } else if hosts > 1 {
-            Some(Fault::Repeated("host"))
-        } else if !authority && hosts == 0 {
-            Some(Fault::NoAuthority)
-        } else if authority && hosts == 1 && block.first(Role::Authority) != block.first(Role::Host)
-        {
-            Some(Fault::OtherHost)
-        } else if !lawful {
-            Some(Fault::BadAuthority)
-        } else if !scheme {
-            Some(Fault::BadScheme)
-        } else {
-            None
-        };
-        (request, label)
-    }
-
-    /// Whether a path's note names one of this listener's methods.
-    fn is_method(&self, note: u32, listener: &Listener) -> bool {
-        let method = note.checked_sub(1).and_then(|index| self.methods.get(index as usize));
-        method.is_some_and(|method| method.is_of(listener))
-    }
-
-    /// A request whose head is over the limit.
-    pub(super) fn too_large(&mut self, client: StreamKey, block: Block, end: bool) {
-        let Kind::Client(listener) = &self.links[client.link].kind else { return };
-        let listener = Arc::clone(listener);
-        if is_grpc(block.first(Role::ContentType).as_deref()) {
-            let local = Peer::Local(Local { asked: None, watch: None });
-            let key = self.add_call(&listener, client, Label::Health, local, end);
-            let most = listener.limits.max_header_list_size;
-            let words = format!("header list larger than the {most} or {FIELDS} fields allowed");
-            self.fail(key.index, &Status::new(Code::ResourceExhausted, words));
-        } else {
-            let status = http::StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
-            let response = crate::answer::refusal(status);
-            self.plain(&listener, client, &block, &response, end);
-        }
-        self.context.recycle(block);
-    }
-
     /// Payload of a request, or its end.
-    pub(super) fn request_data(&mut self, index: u32, bytes: &[u8], end: bool) {
+    pub(super) fn request_data(&mut self, index: u32, payload: Payload<'_>, end: bool) {
+        if let Peer::Opening(opening) = &self.calls[index as usize].peer
+            && !opening.first.is_empty()
+            && !payload.is_empty()
+        {
+            let (key, link) = (self.key(index), self.calls[index as usize].client.link);
+            self.open_head(key, payload.input());
+            if self.call(key).is_none() {
+                return self.discard(link, payload.len());
+            }
+        }
         let call = &mut self.calls[index as usize];
         call.request.ended |= end;
         match &mut call.peer {
@@ -178,20 +32,27 @@ impl Engine {
                 let asked = local.asked.is_some();
                 let link = call.client.link;
                 if asked {
-                    call.request.push(bytes);
+                    call.request.push(payload.bytes());
                 }
-                self.discard(link, bytes.len());
+                self.discard(link, payload.len());
                 if asked {
                     self.asked(index);
                 }
             }
             Peer::Opening(_) | Peer::Endpoint(_) => {
                 if let Some(sizes) = &mut call.request.sizes
-                    && let Err(error) = sizes.scan(bytes)
+                    && let Err(error) = sizes.scan(payload.bytes())
                 {
-                    return self.too_large_message(index, error, bytes.len());
+                    return self.too_large_message(index, error, payload.len());
                 }
-                self.push(index, Direction::Request, bytes);
+                match &mut call.peer {
+                    Peer::Opening(opening) if opening.new => {
+                        if !payload.is_empty() {
+                            opening.first = payload.range();
+                        }
+                    }
+                    _ => self.push(index, Direction::Request, payload),
+                }
             }
         }
     }
@@ -291,7 +152,7 @@ impl Engine {
                 self.freed(peer.at.link);
             }
             Peer::Opening(opening) => {
-                self.discard(client.link, unsent);
+                self.discard(client.link, unsent + opening.first.len());
                 self.context.recycle(opening.head);
             }
             Peer::Local(local) => {
@@ -366,12 +227,21 @@ impl Engine {
         }
     }
 
-    /// Opens the streams of calls whose heads came in this turn.
-    pub(super) fn open_heads(&mut self) {
-        for key in std::mem::take(&mut self.opening) {
-            if self.call(key).is_some() {
-                self.place(key);
-            }
+    /// Opens the streams of calls whose heads came in `input`.
+    pub(super) fn open_heads(&mut self, input: &[u8]) {
+        for at in 0..self.opening.len() {
+            self.open_head(self.opening[at], input);
+        }
+        self.opening.clear();
+    }
+
+    fn open_head(&mut self, key: CallKey, input: &[u8]) {
+        if let Some(call) = self.call(key)
+            && let Peer::Opening(opening) = &mut call.peer
+            && std::mem::take(&mut opening.new)
+        {
+            let first = Payload::read(input, std::mem::take(&mut opening.first));
+            self.place(key, first);
         }
     }
 

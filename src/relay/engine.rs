@@ -8,17 +8,20 @@ use tokio::time::Instant;
 
 use super::{
     Listener,
+    buffers::Buffers,
     call::{Call, CallKey, Flow, Label, Peer, StreamKey},
     lane::{Lane, LaneKey},
     link::{Direction, Kind, Link},
     links::Links,
     own::{Method, Own},
+    payload::Payload,
 };
 use crate::{
     answer::Watch,
     http2::{
         connection::{Context, Event, Fatal, NONE},
         frame::Reason,
+        identity::ByIdentity,
     },
     upstream::Upstream,
 };
@@ -33,12 +36,15 @@ pub(super) struct Engine {
     pub(super) own: Own,
     pub(super) links: Links,
     pub(super) calls: Slab<Call>,
-    pub(super) lanes: HashMap<LaneKey, Lane>,
+    pub(super) lanes: HashMap<LaneKey, Lane, ByIdentity>,
     pub(super) methods: Vec<Method>,
+    pub(super) buffers: Buffers,
     /// Links with something to write.
     pub(super) dirty: Vec<usize>,
     /// Calls whose head waits for what comes with it.
     pub(super) opening: Vec<CallKey>,
+    /// Links that are to send parts of what is being read.
+    sending: Vec<usize>,
     /// Streams that are answered and whose client goes on, and until when it may.
     pub(super) lingering: Vec<(StreamKey, u64)>,
     /// What the engine cannot do itself, since it takes time.
@@ -65,10 +71,12 @@ impl Engine {
             context,
             links: Links::default(),
             calls: Slab::new(),
-            lanes: HashMap::new(),
+            lanes: HashMap::default(),
             methods: Vec::new(),
+            buffers: Buffers::default(),
             dirty: Vec::new(),
             opening: Vec::new(),
+            sending: Vec::new(),
             lingering: Vec::new(),
             commands: Vec::new(),
             serials: 0,
@@ -85,6 +93,7 @@ impl Engine {
     /// Takes what a link's socket read. False when the link is over.
     pub(super) fn feed(&mut self, id: usize, input: &[u8]) -> bool {
         let mut at = 0;
+        self.buffers.supply(&mut self.links[id].out);
         loop {
             let link = &mut self.links[id];
             if link.closing {
@@ -100,7 +109,12 @@ impl Engine {
                 }
             }
         }
-        self.open_heads();
+        self.open_heads(input);
+        for id in self.sending.drain(..) {
+            if let Some(link) = self.links.get_mut(id) {
+                link.send_parts(input, self.context.now);
+            }
+        }
         self.touch(id);
         !self.links[id].closing
     }
@@ -118,12 +132,12 @@ impl Engine {
                 self.too_large(StreamKey { link: id, stream }, block, end);
             }
             Event::Data { call, start, stop, end, .. } => {
-                let payload = &input[start..stop];
+                let payload = Payload::read(input, start..stop);
                 match self.calls.get(call as usize).map(|call| call.serial) {
                     Some(_) if client => self.request_data(call, payload, end),
                     Some(_) => self.response_data(call, payload, end),
                     // Answered already: nobody takes it.
-                    None => self.discard(id, payload.len()),
+                    None => self.discard(id, stop - start),
                 }
             }
             Event::Trailers { call, block, .. } => {
@@ -131,7 +145,7 @@ impl Engine {
                     // A client's trailers mean nothing in gRPC.
                     self.context.recycle(block);
                     if self.calls.contains(call as usize) {
-                        self.request_data(call, &[], true);
+                        self.request_data(call, Payload::NONE, true);
                     }
                 } else {
                     self.response_trailers(call, block);
@@ -162,8 +176,10 @@ impl Engine {
     pub(super) fn touch(&mut self, id: usize) {
         if let Some(link) = self.links.get_mut(id)
             && !link.dirty
-            && (!link.out.is_empty() || link.closing)
         {
+            if link.out.is_empty() && !link.closing {
+                return self.buffers.reclaim(&mut link.out);
+            }
             link.dirty = true;
             self.dirty.push(id);
         }
@@ -179,6 +195,7 @@ impl Engine {
                 continue;
             }
             link.write(self.context.now);
+            self.buffers.reclaim(&mut link.out);
             if !link.blocked {
                 self.pump_waiting(id);
             }
@@ -190,6 +207,7 @@ impl Engine {
         if let Some(link) = self.links.get_mut(id) {
             link.blocked = false;
             link.write(self.context.now);
+            self.buffers.reclaim(&mut link.out);
             if !link.blocked {
                 self.pump_waiting(id);
             }
@@ -246,15 +264,15 @@ impl Engine {
     }
 
     /// Moves payload of one direction, new or queued, as far as its receiver takes it.
-    /// `bytes` come after what is queued.
-    pub(super) fn push(&mut self, index: u32, direction: Direction, bytes: &[u8]) {
+    /// `payload` comes after what is queued.
+    pub(super) fn push(&mut self, index: u32, direction: Direction, payload: Payload<'_>) {
         let call = &mut self.calls[index as usize];
         let (to, from) = match (&call.peer, direction) {
             (Peer::Endpoint(peer), Direction::Request) => (peer.at, Some(call.client)),
             (Peer::Endpoint(peer), Direction::Response) => (call.client, Some(peer.at)),
             (_, Direction::Response) => (call.client, None),
             // Without a stream to send it on, it waits.
-            (_, Direction::Request) => return call.request.push(bytes),
+            (_, Direction::Request) => return call.request.push(payload.bytes()),
         };
         let flow = match direction {
             Direction::Request => &mut call.request,
@@ -263,33 +281,37 @@ impl Engine {
         let Some(link) = self.links.get_mut(to.link) else {
             // The endpoint is gone, and its whole response still on its way.
             let from = from.map_or(to.link, |from| from.link);
-            return self.discard(from, bytes.len());
+            return self.discard(from, payload.len());
         };
+        self.buffers.supply(&mut link.out);
         let mut taken = 0;
         let room = |link: &Link| link.room().min(link.connection.capacity(to.stream));
         // An end goes with the last bytes, unless trailers follow.
         let ends = |flow: &Flow, rest: usize| flow.ended && flow.trailers.is_none() && rest == 0;
         let now = flow.queued().len().min(room(link));
         if now > 0 {
-            let end = ends(flow, flow.queued().len() - now + bytes.len());
+            let end = ends(flow, flow.queued().len() - now + payload.len());
             link.connection.data(to.stream, &flow.queued()[..now], end, &mut link.out);
             flow.done |= end;
             flow.pop(now);
             taken += now;
         }
-        let mut rest = bytes;
+        let mut rest = payload;
         if flow.queued().is_empty() && !rest.is_empty() {
             let now = rest.len().min(room(link));
             if now > 0 {
                 let end = ends(flow, rest.len() - now);
-                link.connection.data(to.stream, &rest[..now], end, &mut link.out);
+                let (first, others) = rest.split_at(now);
+                if link.send(to.stream, first, end) {
+                    self.sending.push(to.link);
+                }
                 flow.done |= end;
-                rest = &rest[now..];
+                rest = others;
                 taken += now;
             }
         }
         if !rest.is_empty() {
-            flow.push(rest);
+            flow.push(rest.bytes());
         }
         if !flow.queued().is_empty() {
             if !flow.waits {
@@ -339,7 +361,7 @@ impl Engine {
                 Direction::Request => call.request.waits = false,
                 Direction::Response => call.response.waits = false,
             }
-            self.push(key.index, direction, &[]);
+            self.push(key.index, direction, Payload::NONE);
         }
     }
 

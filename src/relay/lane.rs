@@ -7,6 +7,7 @@ use super::{
     call::{CallKey, Forwarded, Peer, StreamKey},
     engine::{Command, Engine},
     link::{Direction, Kind},
+    payload::Payload,
 };
 use crate::{
     grpc::{Code, Status},
@@ -71,12 +72,26 @@ impl Lane {
 
 impl Engine {
     /// Opens a call's stream on the endpoint that is picked for it, or lets it wait for a
-    /// connection. An endpoint that cannot be reached is passed over: nothing was sent to it.
-    pub(super) fn place(&mut self, key: CallKey) {
+    /// connection. `payload` comes after what is queued of the request.
+    pub(super) fn place(&mut self, key: CallKey, payload: Payload<'_>) {
+        let Some(call) = self.call(key) else { return };
+        let client = call.client.link;
+        if let Some(link) = self.find_link(key) {
+            self.open(key.index, link, payload);
+        } else if let Some(call) = self.call(key) {
+            call.request.push(payload.bytes());
+        } else {
+            self.discard(client, payload.len());
+        }
+    }
+
+    /// The link on which a call can be opened now. An endpoint that cannot be reached is passed
+    /// over: nothing was sent to it.
+    fn find_link(&mut self, key: CallKey) -> Option<usize> {
         loop {
-            let Some(call) = self.calls.get_mut(key.index as usize) else { return };
+            let call = self.calls.get_mut(key.index as usize)?;
             let listener = Arc::clone(&call.listener);
-            let Peer::Opening(opening) = &mut call.peer else { return };
+            let Peer::Opening(opening) = &mut call.peer else { return None };
             let upstream = listener.upstream.as_ref().expect("a listener that forwards has one");
             if opening.waits_for.is_none() {
                 let lanes = &self.lanes;
@@ -91,7 +106,8 @@ impl Engine {
                 let Some(endpoint) = picked else {
                     let none = || format!("no healthy endpoint in upstream {}", upstream.name());
                     let why = opening.why.take().unwrap_or_else(none);
-                    return self.fail(key.index, &Status::new(Code::Unavailable, why));
+                    self.fail(key.index, &Status::new(Code::Unavailable, why));
+                    return None;
                 };
                 opening.waits_for = Some(endpoint.start());
             }
@@ -122,13 +138,11 @@ impl Engine {
                 self.commands.push(Command::Dial(Arc::clone(&lane.upstream), at));
             }
             match best {
-                Some(best) if links[best].connection.may_open() => {
-                    return self.open(key.index, best);
-                }
+                Some(best) if links[best].connection.may_open() => return Some(best),
                 // Full, or about to have a companion.
                 _ if best.is_some() || lane.is_growing() => {
                     lane.waiting.push_back(key);
-                    return;
+                    return None;
                 }
                 _ => {
                     let why = lane.failure.clone();
@@ -141,13 +155,14 @@ impl Engine {
     }
 
     /// Opens the stream, and sends what has come of the request.
-    fn open(&mut self, index: u32, id: usize) {
+    fn open(&mut self, index: u32, id: usize, payload: Payload<'_>) {
         let call = &mut self.calls[index as usize];
         let Peer::Opening(opening) = &mut call.peer else { return };
         let head = std::mem::take(&mut opening.head);
         let in_flight = opening.waits_for.take().expect("it was picked for an endpoint");
         let link = &mut self.links[id];
         let bodiless = opening.bodiless;
+        self.buffers.supply(&mut link.out);
         let stream = link.connection.open(index, &head, bodiless, &mut link.out);
         call.request.done = bodiless;
         call.peer = Peer::Endpoint(Forwarded {
@@ -158,7 +173,7 @@ impl Engine {
         self.context.recycle(head);
         self.touch(id);
         if !bodiless {
-            self.push(index, Direction::Request, &[]);
+            self.push(index, Direction::Request, payload);
         }
     }
 
@@ -169,7 +184,7 @@ impl Engine {
             let Some(lane) = self.lanes.get_mut(&at) else { return };
             let Some(key) = lane.waiting.pop_front() else { return };
             if self.is_opening(key) {
-                self.place(key);
+                self.place(key, Payload::NONE);
             }
         }
     }
@@ -224,7 +239,7 @@ impl Engine {
                 && let Peer::Opening(opening) = &mut call.peer
             {
                 opening.waits_for = None;
-                self.place(key);
+                self.place(key, Payload::NONE);
             }
         }
     }

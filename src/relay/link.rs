@@ -1,10 +1,10 @@
 //! A connection as the relay holds it: the protocol's end, the socket, and what waits for it.
 
-use std::{collections::VecDeque, rc::Rc, sync::Arc};
+use std::{collections::VecDeque, io, rc::Rc, sync::Arc};
 
 use tokio::{net::TcpStream, sync::Notify};
 
-use super::{Listener, call::CallKey, lane::LaneKey};
+use super::{Listener, call::CallKey, lane::LaneKey, parts::Parts, payload::Payload};
 use crate::http2::{connection::Connection, frame::Reason};
 
 /// One connection, to a client or to an endpoint.
@@ -16,6 +16,8 @@ pub(super) struct Link {
     /// What is to be written, from `written` on.
     pub(super) out: Vec<u8>,
     written: usize,
+    /// What is to be written between them.
+    parts: Parts,
     /// Whether the link is on the list of those to be written at the end of the turn.
     pub(super) dirty: bool,
     /// The socket took less than there was.
@@ -73,6 +75,7 @@ impl Link {
             socket,
             out,
             written: 0,
+            parts: Parts::default(),
             dirty: false,
             blocked: false,
             moved_at: now,
@@ -89,7 +92,7 @@ impl Link {
 
     /// How much payload it takes now: what its socket has not taken is bounded.
     pub(super) fn room(&self) -> usize {
-        HIGH_WATER.saturating_sub(self.out.len() - self.written)
+        HIGH_WATER.saturating_sub(self.out.len() - self.written + self.parts.bytes())
     }
 
     /// Whether so much waits for its socket that its peer is not read any more: answers without
@@ -98,34 +101,70 @@ impl Link {
         self.out.len() - self.written > 2 * HIGH_WATER
     }
 
+    /// Sends payload on a stream, large parts of what is being read from where they are. True where
+    /// [`Link::send_parts`] has to follow.
+    pub(super) fn send(&mut self, stream: u32, payload: Payload<'_>, end: bool) -> bool {
+        if self.blocked || !payload.is_in_place() {
+            self.connection.data(stream, payload.bytes(), end, &mut self.out);
+            return false;
+        }
+        let (first, start) = (self.parts.is_empty(), payload.range().start);
+        let parts = &mut self.parts;
+        self.connection.data_by(stream, payload.len(), end, &mut self.out, |out, part| {
+            parts.push(out.len(), start + part.start..start + part.end);
+        });
+        first
+    }
+
+    /// Writes the parts of `input` that are to be sent; what the socket does not take is copied.
+    pub(super) fn send_parts(&mut self, input: &[u8], now: u64) {
+        while !self.parts.is_empty() && !self.blocked {
+            let socket = &self.socket;
+            let write = |slices: &[io::IoSlice<'_>]| socket.try_write_vectored(slices);
+            let written = self.parts.write(&self.out, self.written, input, write);
+            self.wrote(written, now);
+        }
+        if !self.parts.is_empty() {
+            self.out = self.parts.join(&self.out, self.written, input);
+            self.written = 0;
+        }
+        self.see_to_rest();
+    }
+
     /// Writes what the socket takes. An error ends the link, as a read of it will say.
     pub(super) fn write(&mut self, now: u64) {
-        while self.written < self.out.len() {
-            match self.socket.try_write(&self.out[self.written..]) {
-                Ok(written) => {
-                    self.written += written;
-                    self.moved_at = now;
-                }
-                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
-                    self.blocked = true;
-                    break;
-                }
-                Err(_) => {
-                    self.closing = true;
-                    self.written = self.out.len();
-                }
-            }
+        while self.written < self.out.len() && !self.blocked {
+            let rest = &self.out[self.written..];
+            let written = self.socket.try_write(rest).map(|written| self.written + written);
+            self.wrote(written, now);
         }
+        self.see_to_rest();
+    }
+
+    fn see_to_rest(&mut self) {
         if self.written == self.out.len() {
             self.blocked = false;
             self.written = 0;
             self.out.clear();
-            if self.out.capacity() > KEPT {
-                self.out = Vec::new();
-            }
         }
         if self.blocked || self.is_over() {
             self.changed.notify_one();
+        }
+    }
+
+    /// Takes down how far a write came.
+    fn wrote(&mut self, written: io::Result<usize>, now: u64) {
+        match written {
+            Ok(written) => {
+                self.written = written;
+                self.moved_at = now;
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.blocked = true,
+            Err(_) => {
+                self.closing = true;
+                self.parts.clear();
+                self.written = self.out.len();
+            }
         }
     }
 
@@ -162,5 +201,3 @@ impl Link {
 
 /// Payload that may wait for one socket, in bytes.
 const HIGH_WATER: usize = 256 << 10;
-/// The room that a link keeps when it has nothing to write, in bytes.
-const KEPT: usize = 4 << 10;

@@ -9,6 +9,7 @@ use super::{
     call::{CallKey, Label, Local, Peer, StreamKey},
     engine::{Command, Engine},
     link::Direction,
+    payload::Payload,
 };
 use crate::{
     answer::{Answer, MAX_REQUEST},
@@ -31,7 +32,7 @@ impl Engine {
         let key = self.add_call(listener, client, Label::Health, local, end);
         let mut block = self.context.block();
         self.own.plain(response, &mut block);
-        let head = request.first(Role::Method).is_some_and(|method| method == b"HEAD");
+        let head = request.first_is(Role::Method, |method| method == b"HEAD");
         let bodiless = head || response.body().is_empty();
         self.answer_head(key.index, &block, bodiless);
         self.context.recycle(block);
@@ -40,7 +41,7 @@ impl Engine {
         }
         let call = &mut self.calls[key.index as usize];
         call.response.ended = true;
-        self.push(key.index, Direction::Response, response.body().as_bytes());
+        self.push(key.index, Direction::Response, Payload::own(response.body().as_bytes()));
     }
 
     /// More of a health check's message has come, or its end.
@@ -92,7 +93,7 @@ impl Engine {
         self.own.status(&answer.status, &mut trailers);
         let response = &mut self.calls[index as usize].response;
         (response.ended, response.trailers) = (true, Some(trailers));
-        self.push(index, Direction::Response, &message);
+        self.push(index, Direction::Response, Payload::own(&message));
     }
 
     fn answer_head(&mut self, index: u32, block: &Block, end: bool) {
@@ -110,7 +111,7 @@ impl Engine {
         if self.call(key).is_none() {
             return false;
         }
-        self.push(key.index, Direction::Response, message);
+        self.push(key.index, Direction::Response, Payload::own(message));
         true
     }
 
@@ -123,7 +124,7 @@ impl Engine {
         self.own.status(&Status::new(Code::Unavailable, "draining"), &mut trailers);
         let response = &mut self.calls[key.index as usize].response;
         (response.ended, response.trailers) = (true, Some(trailers));
-        self.push(key.index, Direction::Response, &[]);
+        self.push(key.index, Direction::Response, Payload::NONE);
     }
 }
 

@@ -360,9 +360,9 @@ pub(super) fn millis(duration: Duration) -> u64 {
 /// Fields in one header list of a client.
 pub(super) const FIELDS: usize = 100;
 /// What one read takes at most, in bytes.
-const READ: usize = 64 << 10;
+const READ: usize = 256 << 10;
 /// Reads of one link in a row.
-const READS: usize = 4;
+const READS: usize = 1;
 const TICK: Duration = Duration::from_millis(50);
 /// Older connections to endpoints are replaced, give or take 10 %.
 const MAX_AGE: Duration = Duration::from_secs(30 * 60);

@@ -1,6 +1,6 @@
 //! What endpoints do: responses, their payload, and their end.
 
-use super::{End, call::Peer, engine::Engine, link::Direction};
+use super::{End, call::Peer, engine::Engine, link::Direction, payload::Payload};
 use crate::{
     grpc::{Code, Status, is_grpc},
     http2::{block::Block, field::Role, frame::Reason},
@@ -16,8 +16,7 @@ impl Engine {
         if let Some(link) = self.links.get_mut(peer.at.link) {
             link.served = true;
         }
-        let content_type = if status == 200 { block.first(Role::ContentType) } else { None };
-        let grpc = is_grpc(content_type.as_deref());
+        let grpc = status == 200 && block.first_is(Role::ContentType, is_grpc);
         let code = code(&block);
         call.end = Some(code.map_or(End::Http, End::Status));
         peer.missing = grpc.then(missing);
@@ -41,6 +40,7 @@ impl Engine {
         call.answered = true;
         let client = call.client;
         if let Some(link) = self.links.get_mut(client.link) {
+            self.buffers.supply(&mut link.out);
             link.connection.block(client.stream, &block, end, &mut link.out);
             self.touch(client.link);
         }
@@ -51,14 +51,14 @@ impl Engine {
     }
 
     /// Payload of a response, or its end without trailers.
-    pub(super) fn response_data(&mut self, index: u32, bytes: &[u8], end: bool) {
+    pub(super) fn response_data(&mut self, index: u32, payload: Payload<'_>, end: bool) {
         let call = &mut self.calls[index as usize];
         let Peer::Endpoint(peer) = &mut call.peer else { return };
         if let Some(sizes) = &mut call.response.sizes
-            && let Err(error) = sizes.scan(bytes)
+            && let Err(error) = sizes.scan(payload.bytes())
         {
             let link = peer.at.link;
-            self.discard(link, bytes.len());
+            self.discard(link, payload.len());
             return self.fail(index, &Status::new(Code::ResourceExhausted, error.to_string()));
         }
         if end {
@@ -70,7 +70,7 @@ impl Engine {
                 self.calls[index as usize].response.trailers = Some(trailers);
             }
         }
-        self.push(index, Direction::Response, bytes);
+        self.push(index, Direction::Response, payload);
     }
 
     /// A response's trailers.
@@ -88,7 +88,7 @@ impl Engine {
             block.keep_first(Role::GrpcStatus);
         }
         (call.response.ended, call.response.trailers) = (true, Some(block));
-        self.push(index, Direction::Response, &[]);
+        self.push(index, Direction::Response, Payload::NONE);
     }
 
     /// The endpoint reset its stream. After the end of its response it only wants no more of the

@@ -1,5 +1,7 @@
 //! What this end sends.
 
+use std::ops::Range;
+
 use super::{Connection, ReceiveWindow, Role, SendWindow, Stream};
 use crate::http2::{
     block::Block,
@@ -54,18 +56,31 @@ impl Connection {
     /// Sends payload, no more than [`Connection::capacity`]. `end` for the last. Nothing happens
     /// on a stream that is over.
     pub fn data(&mut self, id: u32, bytes: &[u8], end: bool, out: &mut Vec<u8>) {
+        self.data_by(id, bytes.len(), end, out, |out, part| out.extend_from_slice(&bytes[part]));
+    }
+
+    /// Sends `length` bytes of payload as [`Connection::data`] does, which the caller puts behind
+    /// the heads of their frames: `put` is told which part is next.
+    pub fn data_by(
+        &mut self,
+        id: u32,
+        length: usize,
+        end: bool,
+        out: &mut Vec<u8>,
+        mut put: impl FnMut(&mut Vec<u8>, Range<usize>),
+    ) {
         let Some(stream) = self.streams.get_mut(&id) else { return };
-        stream.send.spend(bytes.len());
-        self.send.spend(bytes.len());
-        let mut rest = bytes;
+        stream.send.spend(length);
+        self.send.spend(length);
+        let mut start = 0;
         loop {
-            let (part, tail) = rest.split_at(rest.len().min(self.peer.frame));
-            rest = tail;
-            let flags = if end && rest.is_empty() { END_STREAM } else { 0 };
-            Head { length: part.len(), kind: DATA, flags, stream: id }.put(out);
-            out.extend_from_slice(part);
+            let stop = length.min(start + self.peer.frame);
+            let flags = if end && stop == length { END_STREAM } else { 0 };
+            Head { length: stop - start, kind: DATA, flags, stream: id }.put(out);
+            put(out, start..stop);
             self.budget.sent();
-            if rest.is_empty() {
+            start = stop;
+            if start == length {
                 break;
             }
         }
