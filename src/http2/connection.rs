@@ -312,13 +312,6 @@ impl Connection {
     pub fn calls(&self) -> impl Iterator<Item = u32> {
         self.streams.values().map(|stream| stream.call)
     }
-
-    /// Removes a stream when both of its halves are over.
-    fn settle(&mut self, id: u32) {
-        if self.streams.get(&id).is_some_and(|stream| !stream.receiving && !stream.sending) {
-            self.streams.remove(&id);
-        }
-    }
 }
 
 const DEFAULT_WINDOW: u32 = 65_535;

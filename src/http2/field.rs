@@ -135,6 +135,7 @@ pub struct Field {
     name: Rc<Name>,
     value: Box<[u8]>,
     literal: Box<[u8]>,
+    size: usize,
     lawful: bool,
     note: Cell<u32>,
 }
@@ -142,8 +143,9 @@ pub struct Field {
 impl Field {
     fn new(id: u32, name: Rc<Name>, value: &[u8]) -> Self {
         let lawful = name.is_lawful() && is_lawful_value(value);
+        let size = name.plain.len() + value.len() + OVERHEAD;
         let (value, literal) = (value.into(), shortest(value));
-        Self { id, name, value, literal, lawful, note: Cell::new(0) }
+        Self { id, name, value, literal, size, lawful, note: Cell::new(0) }
     }
 
     /// Unique in its [`Fields`] for ever; up to 61 it is the field's place in the static table.
@@ -168,7 +170,7 @@ impl Field {
 
     /// Its size in a table or a header list (RFC 7541, 4.1), in bytes.
     pub fn size(&self) -> usize {
-        self.name.plain.len() + self.value.len() + OVERHEAD
+        self.size
     }
 
     /// Whether name and value are what RFC 9113, 8.2.1 allows.

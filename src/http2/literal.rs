@@ -79,12 +79,18 @@ pub fn integer(input: &[u8], bits: u8) -> Option<(usize, &[u8])> {
 }
 
 /// Appends an integer with a prefix of `bits` bits, below `first`'s flags.
+#[inline]
 pub fn put_integer(first: u8, bits: u8, value: usize, out: &mut Vec<u8>) {
     let mask = (1_usize << bits) - 1;
     if value < mask {
         out.push(first | value as u8);
-        return;
+    } else {
+        put_long(first, mask, value, out);
     }
+}
+
+#[cold]
+fn put_long(first: u8, mask: usize, value: usize, out: &mut Vec<u8>) {
     out.push(first | mask as u8);
     let mut rest = value - mask;
     while rest >= 0x80 {

@@ -118,10 +118,12 @@ fn missing() -> Status {
 fn code(block: &Block) -> Option<Code> {
     let mut code = None;
     block.values(Role::GrpcStatus, |value| {
-        let number = str::from_utf8(value).ok().and_then(|text| text.parse::<usize>().ok());
+        let number = match value {
+            [digit @ b'0'..=b'9'] => Some(usize::from(digit - b'0')),
+            _ => str::from_utf8(value).ok().and_then(|text| text.parse().ok()),
+        };
         let known = number.and_then(|number| Code::ALL.get(number).copied());
-        let known = known.unwrap_or(Code::Unknown);
-        code.get_or_insert(known);
+        code.get_or_insert(known.unwrap_or(Code::Unknown));
     });
     code
 }

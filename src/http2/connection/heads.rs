@@ -229,10 +229,12 @@ impl Connection {
         stream.headed = true;
         if end {
             stream.receiving = false;
+            if !stream.sending {
+                self.streams.remove(&id);
+            }
         } else if !headed {
             stream.expected = facts.content_length;
         }
-        self.settle(id);
         Some(match headed {
             false => Event::Head { stream: id, call, block, status: facts.status, end },
             true => Event::Trailers { stream: id, call, block },

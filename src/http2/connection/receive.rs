@@ -260,7 +260,9 @@ impl Connection {
         let call = stream.call;
         if end {
             stream.receiving = false;
-            self.settle(id);
+            if !stream.sending {
+                self.streams.remove(&id);
+            }
         }
         Ok(Some(Event::Data { stream: id, call, start, stop, end }))
     }

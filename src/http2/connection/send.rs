@@ -133,8 +133,10 @@ impl Connection {
     fn end(&mut self, id: u32) {
         if let Some(stream) = self.streams.get_mut(&id) {
             stream.sending = false;
+            if !stream.receiving {
+                self.streams.remove(&id);
+            }
         }
-        self.settle(id);
     }
 
     pub(super) fn forget(&mut self, id: u32) {
