@@ -12,14 +12,19 @@ mod lines;
 mod rules;
 mod source;
 mod value;
+mod view;
 
 use std::{fmt, path::Path};
 
-pub use self::checked::{Check, Config, GrpcCheck, Health, HttpCheck, Listener, Probe, Upstream};
+pub use self::checked::{
+    Check, Config, GrpcCheck, Health, HttpCheck, Listener, Probe, Service, Upstream,
+};
 pub use self::document::{
-    Admin, Drain, Level, Limits, LoadBalancing, Log, LogFormat, NotServingAs,
+    Admin, AllDown, AllDownPolicy, Drain, Level, Limits, LoadBalancing, Log, LogFormat,
+    NotServingAs,
 };
 pub use self::value::{Quorum, Share, Workers};
+pub use self::view::View;
 
 impl Config {
     /// Reads and checks the file at `path`, substituting `${NAME}` from the process environment.

@@ -3,17 +3,24 @@
 //! One task folds; everything else reads the last [`Snapshot`]. So all dialects agree at every
 //! instant, an answer costs a look-up, and no health check ever causes a probe.
 
+mod service;
+mod view;
+
 use std::{collections::BTreeMap, sync::Arc, time::SystemTime};
 
-use tokio::sync::watch;
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep_until},
+};
 use tokio_util::sync::CancellationToken;
-use tracing::info;
 
+use self::service::Told;
+pub use self::view::Views;
 use crate::{
-    config,
+    config::{self, AllDown},
     grpc::ServingStatus,
     metrics::{Metrics, ServiceLabels},
-    upstream::{Changes, Health, Upstream},
+    upstream::{Changes, History, Upstream},
 };
 
 /// The state of every service at one moment.
@@ -30,8 +37,10 @@ pub struct Service {
     pub status: ServingStatus,
     /// Since when.
     pub since: SystemTime,
-    /// Why it does not serve; empty where it does.
+    /// Why it does not serve, or, behind `held: `, why it soon may not; else empty.
     pub reason: Arc<str>,
+    /// Its last changes.
+    pub history: History<ServingStatus>,
 }
 
 impl Snapshot {
@@ -63,7 +72,10 @@ pub type Reader = watch::Receiver<Arc<Snapshot>>;
 #[derive(Debug)]
 pub struct Board {
     published: watch::Sender<Arc<Snapshot>>,
-    services: Vec<(Arc<str>, Vec<Arc<Upstream>>)>,
+    views: Views,
+    /// In the order of `views`.
+    services: Vec<Told>,
+    all_down: AllDown,
     metrics: Metrics,
 }
 
@@ -73,16 +85,11 @@ impl Board {
     /// # Panics
     /// A service names an upstream that is not among `upstreams`; a checked configuration has none.
     pub fn new(config: &config::Health, upstreams: &[Arc<Upstream>], metrics: &Metrics) -> Self {
-        let find = |name: &String| {
-            let found = upstreams.iter().find(|upstream| **upstream.name() == **name);
-            Arc::clone(found.expect("a checked configuration names upstreams that exist"))
-        };
-        let services = config.services.iter();
         let mut board = Self {
             published: watch::Sender::new(Arc::default()),
-            services: services
-                .map(|(name, all)| (name.as_str().into(), all.iter().map(find).collect()))
-                .collect(),
+            views: Views::new(config, upstreams),
+            services: config.services.values().map(|service| Told::new(service.hold)).collect(),
+            all_down: config.all_down,
             metrics: metrics.clone(),
         };
         board.fold(false);
@@ -94,77 +101,47 @@ impl Board {
         self.published.subscribe()
     }
 
+    /// What its services stand for.
+    pub fn views(&self) -> Views {
+        self.views.clone()
+    }
+
     /// Publishes each change until the process ends. From `drain` on nothing serves, whatever the
     /// endpoints say.
     pub async fn run(mut self, changes: Changes, drain: CancellationToken) {
         let mut changes = changes.subscribe();
         changes.mark_changed();
         loop {
-            self.fold(drain.is_cancelled());
+            let due = self.fold(drain.is_cancelled());
+            let wait = async {
+                match due {
+                    Some(due) => sleep_until(due).await,
+                    None => std::future::pending().await,
+                }
+            };
             tokio::select! {
                 _ = changes.changed() => {}
+                () = wait => {}
                 () = drain.cancelled(), if !drain.is_cancelled() => {}
             }
         }
     }
 
-    fn fold(&mut self, draining: bool) {
-        let old = Arc::clone(&self.published.borrow());
-        let services = self
-            .services
-            .iter()
-            .map(|(name, upstreams)| {
-                let reason = if draining { "draining".to_owned() } else { reason(upstreams) };
-                let status = if reason.is_empty() {
-                    ServingStatus::Serving
-                } else {
-                    ServingStatus::NotServing
-                };
-                let before = old.service(name);
-                if before.is_some_and(|before| before.status != status) {
-                    info!(service = %name, to = %status, reason, "serving status changed");
-                }
-                let since = before
-                    .filter(|before| before.status == status)
-                    .map_or_else(SystemTime::now, |before| before.since);
-                let labels = ServiceLabels { service: (&**name).into() };
-                let gauge = self.metrics.service_serving.get_or_create(&labels);
-                gauge.set((status == ServingStatus::Serving).into());
-                (Arc::clone(name), Service { status, since, reason: reason.into() })
-            })
-            .collect();
-        self.published.send_replace(Arc::new(Snapshot { services, draining }));
-    }
-}
-
-/// Why not all of `upstreams` serve, naming each one that does not and its endpoints' reasons;
-/// empty where all do.
-fn reason(upstreams: &[Arc<Upstream>]) -> String {
-    let mut reasons = Vec::new();
-    for upstream in upstreams {
-        let tally = upstream.tally();
-        if tally.is_serving() {
-            continue;
+    /// Publishes what the endpoints say now; when to look again, where a change is held back.
+    fn fold(&mut self, draining: bool) -> Option<Instant> {
+        let now = Instant::now();
+        let mut services = BTreeMap::new();
+        for ((name, verdict), told) in self.views.judge(|_, _| false).zip(&mut self.services) {
+            let service = match draining {
+                true => told.drain(name),
+                false => told.tell(name, &verdict, self.all_down, now),
+            };
+            let labels = ServiceLabels { service: (&**name).into() };
+            let gauge = self.metrics.service_serving.get_or_create(&labels);
+            gauge.set((service.status == ServingStatus::Serving).into());
+            services.insert(Arc::clone(name), service);
         }
-        let endpoints = upstream.endpoints();
-        let ill: Vec<_> = endpoints
-            .iter()
-            .map(|endpoint| (endpoint.address(), endpoint.state()))
-            .filter(|(_, state)| state.health != Health::Healthy)
-            .take(LISTED)
-            .map(|(address, state)| format!("{address}: {}", state.reason))
-            .collect();
-        reasons.push(format!(
-            "{}: {} of {} endpoints healthy, {} needed ({})",
-            upstream.name(),
-            tally.healthy,
-            tally.total,
-            tally.needed,
-            ill.join("; "),
-        ));
+        self.published.send_replace(Arc::new(Snapshot { services, draining }));
+        self.services.iter().filter_map(Told::due).min()
     }
-    reasons.join("; ")
 }
-
-/// How many endpoints a reason lists.
-const LISTED: usize = 4;

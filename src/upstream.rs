@@ -2,13 +2,15 @@
 
 mod balance;
 mod endpoint;
+mod history;
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{fmt, net::SocketAddr, sync::Arc, time::Duration};
 
 use tokio::sync::watch;
 
 use self::balance::Balancer;
 pub use self::endpoint::{Endpoint, Health, InFlight, State};
+pub use self::history::{History, Transition};
 use crate::config::{self, Quorum, Share};
 
 /// A named set of endpoints that serve the same thing.
@@ -93,12 +95,23 @@ impl Upstream {
         self.balancer.pick(&endpoints, admitted).cloned()
     }
 
+    /// How many of `total` endpoints must be healthy.
+    pub fn needed(&self, total: usize) -> usize {
+        self.min_healthy.needed(total)
+    }
+
     /// How many endpoints are healthy, of how many, and how many must be.
     pub fn tally(&self) -> Tally {
         let endpoints = self.endpoints.borrow();
         let total = endpoints.len();
         let healthy = endpoints.iter().filter(|endpoint| endpoint.is_healthy()).count();
         Tally { healthy, total, needed: self.min_healthy.needed(total) }
+    }
+}
+
+impl fmt::Display for Upstream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.name)
     }
 }
 

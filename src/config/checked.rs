@@ -4,8 +4,9 @@
 use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
 
 use super::{
-    document::{Admin, Drain, Limits, LoadBalancing, Log, NotServingAs},
+    document::{Admin, AllDown, Drain, Limits, LoadBalancing, Log, NotServingAs},
     value::{Quorum, Share, Workers},
+    view::View,
 };
 
 /// A whole, checked configuration. Only `app` holds one; every module takes its own section.
@@ -135,8 +136,19 @@ pub struct HttpCheck {
 /// What health checks may ask for.
 #[derive(Debug, Clone)]
 pub struct Health {
-    /// Service name to upstreams, all of which must serve. "" is always there.
-    pub services: BTreeMap<String, Vec<String>>,
+    /// What each service name stands for. "" is always there.
+    pub services: BTreeMap<String, Service>,
+    /// What is said when every endpoint is down.
+    pub all_down: AllDown,
     /// Paths that answer a GET or HEAD beside `/` and the gRPC path.
     pub paths: Vec<String>,
+}
+
+/// What a service name stands for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Service {
+    /// By the names of upstreams.
+    pub view: View<String>,
+    /// How long a change must last before it is told.
+    pub hold: Duration,
 }

@@ -7,7 +7,10 @@ use bytesize::ByteSize;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::value::{Quorum, Share, Workers};
+use super::{
+    value::{Quorum, Share, Workers},
+    view::Section,
+};
 
 /// The configuration of Upbeat.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
@@ -174,9 +177,11 @@ pub(super) struct Http {
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct Health {
-    /// Service names and the upstreams that they stand for. "" is the overall state, by default
-    /// all upstreams.
-    pub(super) services: BTreeMap<String, Service>,
+    /// Service names and what they stand for: an expression over upstreams, such as
+    /// `{ all: [otlp] }`. "" is the overall state, by default all upstreams.
+    pub(super) services: BTreeMap<String, Section>,
+    /// What is said when every endpoint is down.
+    pub(super) all_down: AllDown,
     /// Paths beside `/` and `/grpc.health.v1.Health/Check` that a GET or HEAD may ask.
     /// Default: `/healthz`, `/readyz`, `/ready`.
     pub(super) paths: Option<Vec<String>>,
@@ -184,12 +189,29 @@ pub(super) struct Health {
     pub(super) not_serving_as: NotServingAs,
 }
 
-/// The upstreams that a service name stands for.
-#[derive(Debug, Default, Deserialize, JsonSchema)]
+/// What a service says when none of its upstreams has a healthy endpoint left.
+#[derive(Debug, Clone, Copy, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
-pub(super) struct Service {
-    /// The service is SERVING when every one of these upstreams is. At least one.
-    pub(super) all: Vec<String>,
+pub struct AllDown {
+    /// Default: `withdraw`.
+    pub policy: AllDownPolicy,
+    /// How long it stays before it withdraws after all. Default: for as long as all are down.
+    #[serde(with = "humantime_serde")]
+    #[schemars(with = "Option<String>")]
+    pub dwell: Option<Duration>,
+}
+
+/// What to say when all is down.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum AllDownPolicy {
+    /// NOT_SERVING, as for any other reason.
+    #[default]
+    Withdraw,
+    /// SERVING, where it was SERVING before: every proxy of a fleet sees the same, and a balancer
+    /// that loses them all at once answers in words that clients drop their data on. Calls get
+    /// grpc-status 14 and a RetryInfo.
+    Stay,
 }
 
 /// How Check says that a service is not serving.

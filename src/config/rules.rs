@@ -92,6 +92,10 @@ impl Checker<'_> {
         if value.is_some_and(|value| value.is_zero()) {
             self.problem(path, "must be more than 0s");
         }
+        self.at_most_a_year(path, value);
+    }
+
+    fn at_most_a_year(&mut self, path: &str, value: Option<Duration>) {
         if value.is_some_and(|value| value > YEAR) {
             self.problem(path, "must be at most a year (365d)");
         }

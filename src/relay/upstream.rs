@@ -123,7 +123,8 @@ fn code(block: &Block) -> Option<Code> {
             _ => str::from_utf8(value).ok().and_then(|text| text.parse().ok()),
         };
         let known = number.and_then(|number| Code::ALL.get(number).copied());
-        code.get_or_insert(known.unwrap_or(Code::Unknown));
+        let known = known.unwrap_or(Code::Unknown);
+        code.get_or_insert(known);
     });
     code
 }

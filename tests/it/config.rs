@@ -11,7 +11,8 @@ use std::{
 
 use serde_json::Value;
 use upbeat::config::{
-    self, Check, Config, Level, LoadBalancing, LogFormat, NotServingAs, Quorum, Share, Workers,
+    self, Check, Config, Level, LoadBalancing, LogFormat, NotServingAs, Quorum, Service, Share,
+    View, Workers,
 };
 
 /// Nothing but what is required.
@@ -176,7 +177,8 @@ fn defaults_are_those_that_are_documented() {
 
     assert_eq!(config.health.paths, ["/healthz", "/readyz", "/ready"]);
     let services: Vec<_> = config.health.services.into_iter().collect();
-    assert_eq!(services, [(String::new(), vec!["otlp".to_owned()])]);
+    let all = View::All(vec![View::Upstream("otlp".to_owned())]);
+    assert_eq!(services, [(String::new(), Service { view: all, hold: Duration::ZERO })]);
     assert_eq!((config.drain.delay, config.drain.timeout), (seconds(15), seconds(30)));
     assert_eq!(config.admin.address, address("127.0.0.1:9901"));
     assert_eq!(config.workers, Workers::Auto);

@@ -34,7 +34,7 @@ pub(super) fn explain(message: &str, found: Option<&Value>) -> String {
         "u16" => "a whole number from 0 to 65535",
         "u32" => "a whole number from 0 to 4294967295",
         "struct Check" => "a mapping such as { otlp: {} }",
-        "struct Service" => "a mapping such as { all: [otlp] }",
+        "struct Section" => "a mapping such as { all: [otlp] }",
         "struct Document" => "a mapping of sections, such as listeners and upstreams",
         _ if expected.starts_with("struct ") => "a mapping",
         _ => expected,

@@ -1,0 +1,207 @@
+//! What a view comes to, and why.
+
+use std::{fmt::Display, sync::Arc};
+
+use crate::{
+    config::{self, View},
+    upstream::{Endpoint, Health, Upstream},
+};
+
+/// What each service stands for, in the order of their names. Clones share it.
+#[derive(Debug, Clone)]
+pub struct Views(Arc<[Named]>);
+
+/// A service's name, and its view.
+type Named = (Arc<str>, View<Arc<Upstream>>);
+
+impl Views {
+    pub(super) fn new(config: &config::Health, upstreams: &[Arc<Upstream>]) -> Self {
+        let find = |name: &String| {
+            let found = upstreams.iter().find(|upstream| **upstream.name() == **name);
+            Arc::clone(found.expect("a checked configuration names upstreams that exist"))
+        };
+        let services = config.services.iter();
+        Self(services.map(|(name, it)| (name.as_str().into(), it.view.map(&find))).collect())
+    }
+
+    /// Each service's verdict, with the endpoints that `down` names taken for ill.
+    pub(super) fn judge(
+        &self,
+        down: impl Fn(&Upstream, &Endpoint) -> bool,
+    ) -> impl Iterator<Item = (&Arc<str>, Verdict)> {
+        self.0.iter().map(move |(name, view)| {
+            let mut verdict = judge(view, &|upstream: &Arc<Upstream>| look(upstream, &down));
+            let ill = |upstream: &&Arc<Upstream>| {
+                let endpoints = upstream.endpoints();
+                endpoints.iter().all(|it| !it.is_healthy() || down(upstream, it))
+            };
+            verdict.all_down = view.upstreams().iter().all(ill);
+            (name, verdict)
+        })
+    }
+}
+
+/// An upstream's verdict, naming the endpoints that are not healthy.
+fn look(upstream: &Upstream, down: &impl Fn(&Upstream, &Endpoint) -> bool) -> Verdict {
+    let endpoints = upstream.endpoints();
+    let (mut healthy, mut unknown, mut ill) = (0, 0, Vec::new());
+    for endpoint in endpoints.iter() {
+        let state = endpoint.state();
+        match state.health {
+            _ if down(upstream, endpoint) => ill.push((endpoint.address(), "down".into())),
+            Health::Healthy => healthy += 1,
+            health => {
+                unknown += usize::from(health == Health::Unknown);
+                ill.push((endpoint.address(), state.reason));
+            }
+        }
+    }
+    let needed = upstream.needed(endpoints.len());
+    if healthy >= needed {
+        return Verdict::SERVING;
+    }
+    let state = if healthy + unknown >= needed { State::Unknown } else { State::NotServing };
+    let total = endpoints.len();
+    let ill = ill.iter().take(LISTED).map(|(address, reason)| format!("{address}: {reason}"));
+    let ill = ill.collect::<Vec<_>>().join("; ");
+    let reason =
+        format!("{upstream}: {healthy} of {total} endpoints healthy, {needed} needed ({ill})");
+    Verdict { state, reason, all_down: false }
+}
+
+/// How many endpoints a reason lists.
+const LISTED: usize = 4;
+
+/// What is known of a view or of a part of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum State {
+    Serving,
+    NotServing,
+    /// It depends on what was not probed yet. Told as NOT_SERVING.
+    Unknown,
+}
+
+/// A view's state.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Verdict {
+    pub(super) state: State,
+    /// Why it does not serve; empty where it does.
+    pub(super) reason: String,
+    /// No upstream of the view has a healthy endpoint.
+    pub(super) all_down: bool,
+}
+
+impl Verdict {
+    pub(super) const SERVING: Self =
+        Self { state: State::Serving, reason: String::new(), all_down: false };
+}
+
+/// Judges a view by what `look` says of its upstreams.
+pub(super) fn judge<T: Display>(view: &View<T>, look: &impl Fn(&T) -> Verdict) -> Verdict {
+    match view {
+        View::Upstream(upstream) => look(upstream),
+        View::All(views) => at_least(views.len(), views, look),
+        View::Any(views) => at_least(1, views, look),
+        View::AtLeast(count, views) => {
+            let mut verdict = at_least(*count, views, look);
+            if verdict.state != State::Serving {
+                verdict.reason = format!("{count} of {} needed ({})", views.len(), verdict.reason);
+            }
+            verdict
+        }
+        View::Not(view) => {
+            let verdict = judge(view, look);
+            match verdict.state {
+                State::Serving => {
+                    let reason = format!("{view} serves, and must not");
+                    Verdict { state: State::NotServing, reason, all_down: false }
+                }
+                State::NotServing => Verdict::SERVING,
+                State::Unknown => verdict,
+            }
+        }
+    }
+}
+
+/// Not enough serve, or it is not known yet: the reasons of all that do not.
+fn at_least<T: Display>(count: usize, views: &[View<T>], look: &impl Fn(&T) -> Verdict) -> Verdict {
+    let verdicts: Vec<_> = views.iter().map(|view| judge(view, look)).collect();
+    let of = |state| verdicts.iter().filter(|verdict| verdict.state == state).count();
+    let serving = of(State::Serving);
+    if serving >= count {
+        return Verdict::SERVING;
+    }
+    let state = match serving + of(State::Unknown) >= count {
+        true => State::Unknown,
+        false => State::NotServing,
+    };
+    let reasons = verdicts.into_iter().map(|verdict| verdict.reason);
+    let reasons: Vec<_> = reasons.filter(|reason| !reason.is_empty()).collect();
+    Verdict { state, reason: reasons.join("; "), all_down: false }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Names beginning with `u` serve, with `d` do not, others are not known.
+    fn look(name: &&'static str) -> Verdict {
+        let state = match name.as_bytes()[0] {
+            b'u' => return Verdict::SERVING,
+            b'd' => State::NotServing,
+            _ => State::Unknown,
+        };
+        Verdict { state, reason: format!("{name} ill"), all_down: false }
+    }
+
+    fn up() -> View<&'static str> {
+        View::Upstream("up")
+    }
+
+    fn down() -> View<&'static str> {
+        View::Upstream("down")
+    }
+
+    fn new() -> View<&'static str> {
+        View::Upstream("new")
+    }
+
+    #[test]
+    fn views_follow_their_upstreams() {
+        use State::{NotServing, Serving, Unknown};
+        for (view, state, reason) in [
+            (View::All(vec![up(), up()]), Serving, ""),
+            (View::All(vec![up(), down(), new()]), NotServing, "down ill; new ill"),
+            (View::All(vec![up(), new()]), Unknown, "new ill"),
+            (View::Any(vec![down(), up()]), Serving, ""),
+            (View::Any(vec![down(), new()]), Unknown, "down ill; new ill"),
+            (View::Any(vec![down(), down()]), NotServing, "down ill; down ill"),
+            (View::AtLeast(2, vec![up(), down(), up()]), Serving, ""),
+            (
+                View::AtLeast(2, vec![up(), down(), down()]),
+                NotServing,
+                "2 of 3 needed (down ill; down ill)",
+            ),
+            (
+                View::AtLeast(2, vec![up(), new(), down()]),
+                Unknown,
+                "2 of 3 needed (new ill; down ill)",
+            ),
+            (View::Not(Box::new(down())), Serving, ""),
+            (
+                View::Not(Box::new(View::Any(vec![up(), down()]))),
+                NotServing,
+                "any of up, down serves, and must not",
+            ),
+            (View::Not(Box::new(new())), Unknown, "new ill"),
+            (
+                View::All(vec![up(), View::Any(vec![down(), View::Not(Box::new(down()))])]),
+                Serving,
+                "",
+            ),
+        ] {
+            let verdict = judge(&view, &look);
+            assert_eq!((verdict.state, &*verdict.reason), (state, reason), "{view}");
+        }
+    }
+}
