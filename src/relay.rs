@@ -7,6 +7,7 @@
 
 mod buffers;
 mod call;
+mod cause;
 mod downstream;
 mod engine;
 mod lane;

@@ -1,5 +1,7 @@
 //! Frames as they are written (RFC 9113, 4 and 6).
 
+use std::fmt;
+
 /// The nine bytes before each frame's payload.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Head {
@@ -72,6 +74,33 @@ impl Reason {
     /// 11
     pub const ENHANCE_YOUR_CALM: Self = Self(11);
 }
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match NAMES.get(self.0 as usize) {
+            Some(name) => f.write_str(name),
+            None => write!(f, "error code {}", self.0),
+        }
+    }
+}
+
+/// By code (RFC 9113, 7).
+const NAMES: [&str; 14] = [
+    "NO_ERROR",
+    "PROTOCOL_ERROR",
+    "INTERNAL_ERROR",
+    "FLOW_CONTROL_ERROR",
+    "SETTINGS_TIMEOUT",
+    "STREAM_CLOSED",
+    "FRAME_SIZE_ERROR",
+    "REFUSED_STREAM",
+    "CANCEL",
+    "COMPRESSION_ERROR",
+    "CONNECT_ERROR",
+    "ENHANCE_YOUR_CALM",
+    "INADEQUATE_SECURITY",
+    "HTTP_1_1_REQUIRED",
+];
 
 /// Appends SETTINGS with these pairs.
 pub fn put_settings(settings: &[(u16, u32)], out: &mut Vec<u8>) {

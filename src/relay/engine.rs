@@ -10,6 +10,7 @@ use super::{
     Listener,
     buffers::Buffers,
     call::{Call, CallKey, Flow, Label, Peer, StreamKey},
+    cause::Cause,
     lane::{Lane, LaneKey},
     link::{Direction, Kind, Link},
     links::Links,
@@ -104,7 +105,9 @@ impl Engine {
                 Ok(None) => break,
                 Err(Fatal(reason)) => {
                     tracing::debug!(?reason, "a peer broke the protocol");
-                    self.links[id].closing = true;
+                    let link = &mut self.links[id];
+                    link.cause.get_or_insert(Cause::Broken(reason));
+                    link.closing = true;
                     break;
                 }
             }
@@ -366,8 +369,12 @@ impl Engine {
     }
 
     /// A link is gone. Its calls fail, each in its way.
-    pub(super) fn remove_link(&mut self, id: usize, why: &str) {
+    pub(super) fn remove_link(&mut self, id: usize) {
         let Some(link) = self.links.try_remove(id) else { return };
+        let mut why = link.cause.unwrap_or(Cause::Closed).to_string();
+        if let Some(reason) = link.told {
+            why += &format!(", after GOAWAY {reason}");
+        }
         let calls: Vec<u32> = link.connection.calls().filter(|call| *call != NONE).collect();
         match link.kind {
             Kind::Client(_) => {
@@ -384,7 +391,7 @@ impl Engine {
                         |call| matches!(&call.peer, Peer::Endpoint(peer) if peer.at.link == id),
                     );
                     if on_it {
-                        self.endpoint_lost(call, why);
+                        self.endpoint_lost(call, &why);
                     }
                 }
             }

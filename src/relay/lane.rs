@@ -256,10 +256,11 @@ impl Engine {
     /// The endpoint takes no new calls on this link, and has not taken those above `last`.
     pub(super) fn told_to_go(&mut self, id: usize, last: u32, reason: Reason) {
         self.retire(id, reason == Reason::NO_ERROR);
-        let Some(link) = self.links.get(id) else { return };
+        let Some(link) = self.links.get_mut(id) else { return };
+        link.told = Some(reason);
         let calls: Vec<u32> = link.connection.calls_above(last).collect();
         for index in calls {
-            self.endpoint_lost(index, "GOAWAY did not take the call up");
+            self.endpoint_lost(index, &format!("GOAWAY {reason} did not take the call up"));
         }
     }
 

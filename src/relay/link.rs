@@ -4,7 +4,9 @@ use std::{collections::VecDeque, io, rc::Rc, sync::Arc};
 
 use tokio::{net::TcpStream, sync::Notify};
 
-use super::{Listener, call::CallKey, lane::LaneKey, parts::Parts, payload::Payload};
+use super::{
+    Listener, call::CallKey, cause::Cause, lane::LaneKey, parts::Parts, payload::Payload,
+};
 use crate::http2::{connection::Connection, frame::Reason};
 
 /// One connection, to a client or to an endpoint.
@@ -26,6 +28,10 @@ pub(super) struct Link {
     pub(super) moved_at: u64,
     /// It is closed when `out` is written.
     pub(super) closing: bool,
+    /// Why it ends: what was seen first.
+    pub(super) cause: Option<Cause>,
+    /// The endpoint has said GOAWAY, with this reason.
+    pub(super) told: Option<Reason>,
     /// GOAWAY was said; new streams are not waited for.
     pub(super) draining: bool,
     /// It has brought a response: an endpoint that closes it was worth connecting to.
@@ -80,6 +86,8 @@ impl Link {
             blocked: false,
             moved_at: now,
             closing: false,
+            cause: None,
+            told: None,
             draining: false,
             served: false,
             changed: Rc::default(),
@@ -160,7 +168,8 @@ impl Link {
                 self.moved_at = now;
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.blocked = true,
-            Err(_) => {
+            Err(error) => {
+                self.cause.get_or_insert(Cause::Failed(error.kind()));
                 self.closing = true;
                 self.parts.clear();
                 self.written = self.out.len();
@@ -170,6 +179,7 @@ impl Link {
 
     /// Gives up what was not written.
     pub(super) fn abandon(&mut self) {
+        self.cause.get_or_insert(Cause::Stalled);
         self.closing = true;
         self.out.clear();
         self.written = 0;
@@ -193,6 +203,10 @@ impl Link {
     /// Ends it at once.
     pub(super) fn close(&mut self, reason: Reason) {
         if !self.closing {
+            self.cause.get_or_insert(match reason {
+                Reason::SETTINGS_TIMEOUT => Cause::Unsettled,
+                _ => Cause::Retired,
+            });
             self.closing = true;
             self.connection.abort(reason, &mut self.out);
         }

@@ -16,6 +16,7 @@ use tracing::debug;
 use super::{
     Listener,
     call::{CallKey, Peer},
+    cause::Cause,
     engine::{Command, Engine},
     lane::LaneKey,
     link::{Kind, Link},
@@ -84,7 +85,7 @@ impl Relay {
         if self.turn(|engine| engine.feed(id, first)) {
             self.drive(id, &socket).await;
         }
-        self.turn(|engine| engine.remove_link(id, "closed"));
+        self.turn(|engine| engine.remove_link(id));
     }
 
     fn add_link(
@@ -171,15 +172,19 @@ impl Relay {
     /// Reads what there is, for a few turns at most; false when the link is over.
     async fn read(&self, id: usize, socket: &TcpStream) -> bool {
         for _ in 0..READS {
+            let ended = |cause| {
+                self.turn(|engine| _ = engine.links[id].cause.get_or_insert(cause));
+                false
+            };
             let going_on = {
                 let mut buffer = self.0.buffer.borrow_mut();
                 match socket.try_read(&mut buffer) {
-                    Ok(0) => return false,
+                    Ok(0) => return ended(Cause::Closed),
                     Ok(read) => self.turn(|engine| {
                         engine.feed(id, &buffer[..read]) && !engine.links[id].is_full()
                     }),
                     Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => return true,
-                    Err(_) => return false,
+                    Err(error) => return ended(Cause::Failed(error.kind())),
                 }
             };
             if !going_on {
@@ -272,7 +277,7 @@ impl Relay {
             open.inc();
             relay.drive(id, &socket).await;
             open.dec();
-            relay.turn(|engine| engine.remove_link(id, "closed by the endpoint"));
+            relay.turn(|engine| engine.remove_link(id));
             told.notify_one();
         });
         settled.notified().await;
