@@ -34,6 +34,7 @@ pub(super) struct Lane {
 
 /// An endpoint, of one upstream: another upstream may have the same address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[cfg_attr(test, derive(Default))]
 pub(super) struct LaneKey(usize);
 
 impl LaneKey {
@@ -127,7 +128,7 @@ impl Engine {
             });
             let links = &self.links;
             let streams = |id: &usize| links[*id].connection.streams();
-            let open = |id: &usize| !links[*id].closing;
+            let open = |id: &usize| links[*id].is_open();
             let best = lane.links.iter().copied().filter(open).min_by_key(streams);
             let busy = best.is_none_or(|best| {
                 let limit = links[best].connection.max_streams().min(BUSY);

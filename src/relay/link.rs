@@ -26,6 +26,8 @@ pub(super) struct Link {
     pub(super) blocked: bool,
     /// When the socket took something last, or had nothing to take.
     pub(super) moved_at: u64,
+    /// The socket takes nothing any more, and may still have something to be read.
+    deaf: bool,
     /// It is closed when `out` is written.
     pub(super) closing: bool,
     /// Why it ends: what was seen first.
@@ -85,6 +87,7 @@ impl Link {
             dirty: false,
             blocked: false,
             moved_at: now,
+            deaf: false,
             closing: false,
             cause: None,
             told: None,
@@ -112,7 +115,7 @@ impl Link {
     /// Sends payload on a stream, large parts of what is being read from where they are. True where
     /// [`Link::send_parts`] has to follow.
     pub(super) fn send(&mut self, stream: u32, payload: Payload<'_>, end: bool) -> bool {
-        if self.blocked || !payload.is_in_place() {
+        if self.blocked || self.deaf || !payload.is_in_place() {
             self.connection.data(stream, payload.bytes(), end, &mut self.out);
             return false;
         }
@@ -139,8 +142,18 @@ impl Link {
         self.see_to_rest();
     }
 
-    /// Writes what the socket takes. An error ends the link, as a read of it will say.
+    /// Whether it may be given a new stream.
+    pub(super) fn is_open(&self) -> bool {
+        !self.closing && !self.deaf
+    }
+
+    /// Writes what the socket takes. An error ends a client's link. An endpoint that closes with
+    /// frames of ours unread resets the connection behind its last responses, which the socket
+    /// still has: those are read first, and then that read ends the link.
     pub(super) fn write(&mut self, now: u64) {
+        if self.deaf {
+            self.written = self.out.len();
+        }
         while self.written < self.out.len() && !self.blocked {
             let rest = &self.out[self.written..];
             let written = self.socket.try_write(rest).map(|written| self.written + written);
@@ -170,7 +183,8 @@ impl Link {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.blocked = true,
             Err(error) => {
                 self.cause.get_or_insert(Cause::Failed(error.kind()));
-                self.closing = true;
+                self.deaf = true;
+                self.closing |= matches!(self.kind, Kind::Client(_));
                 self.parts.clear();
                 self.written = self.out.len();
             }
@@ -215,3 +229,51 @@ impl Link {
 
 /// Payload that may wait for one socket, in bytes.
 const HIGH_WATER: usize = 256 << 10;
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use bytes::BytesMut;
+    use tokio::{io::Interest, net::TcpListener};
+
+    use super::*;
+    use crate::http2::{connection::Role, limits::Limits};
+
+    #[tokio::test]
+    async fn what_an_endpoint_sent_before_its_reset_is_still_read() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let socket = Rc::new(TcpStream::connect(address).await.unwrap());
+        let (endpoint, _) = listener.accept().await.unwrap();
+        let limits = Limits {
+            streams: 0,
+            header_list: 1024,
+            header_fields: 100,
+            stream_window: 65_535,
+            connection_window: 65_535,
+            strict: false,
+        };
+        let mut out = Vec::new();
+        let connection = Connection::new(Role::Client, limits, &mut out);
+        let kind = Kind::Endpoint(LaneKey::default());
+        let mut link = Link::new(connection, kind, Rc::clone(&socket), out, 0, u64::MAX);
+
+        endpoint.writable().await.unwrap();
+        assert_eq!(endpoint.try_write(b"the last response").unwrap(), 17);
+        socket.ready(Interest::READABLE).await.unwrap();
+        let now = Some(Duration::ZERO);
+        socket2::SockRef::from(&endpoint).set_linger(now).unwrap();
+        drop(endpoint);
+        for _ in 0..2 {
+            link.out.extend_from_slice(b"frames that nobody reads");
+            link.write(0);
+            assert!(link.out.is_empty() && !link.is_over() && !link.is_open());
+        }
+        let mut seen = BytesMut::new();
+        while socket.ready(Interest::READABLE).await.is_ok()
+            && socket.try_read_buf(&mut seen).is_ok_and(|read| read > 0)
+        {}
+        assert_eq!(seen, &b"the last response"[..]);
+    }
+}
