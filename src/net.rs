@@ -4,19 +4,19 @@
 use std::{
     fs::File,
     io,
-    net::{SocketAddr, TcpListener as StdListener},
+    net::{Shutdown, SocketAddr, TcpListener as StdListener},
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
     time::Duration,
 };
 
-use socket2::{Domain, Protocol as SocketProtocol, Socket, Type};
+use socket2::{Domain, Protocol as SocketProtocol, SockRef, Socket, Type};
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf},
     net::{TcpListener, TcpStream},
     sync::{OwnedSemaphorePermit, Semaphore},
-    time::{Instant, sleep},
+    time::{Instant, sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
@@ -86,6 +86,26 @@ pub async fn accept(
             // The connection's own fault, such as a reset while it waited (accept(2), Errors).
             Err(_) => {}
         }
+    }
+}
+
+/// Ends a connection to which all was written: tells the peer, and waits a little for it to close.
+/// A socket that is closed at once answers what still comes, such as a WINDOW_UPDATE, by a reset,
+/// and what the peer has not read of the last response is lost with it.
+pub async fn close(socket: &TcpStream) {
+    let mut rest = [0; 1024];
+    let over = async {
+        while socket.readable().await.is_ok() {
+            match socket.try_read(&mut rest) {
+                Ok(0) => break,
+                Err(error) if error.kind() != io::ErrorKind::WouldBlock => break,
+                _ => {}
+            }
+        }
+    };
+    if SockRef::from(socket).shutdown(Shutdown::Write).is_ok() {
+        // After that the peer had its time.
+        _ = timeout(LAST_WORDS, over).await;
     }
 }
 
@@ -191,12 +211,43 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Rewound<S> {
 
 const BACKLOG: i32 = 4096;
 const PAUSE: Duration = Duration::from_millis(100);
+/// How long a peer may take to read what it was sent last.
+const LAST_WORDS: Duration = Duration::from_secs(2);
 
 #[cfg(test)]
 mod tests {
-    use tokio::io::AsyncWriteExt;
+    use tokio::{io::AsyncWriteExt, net::TcpSocket};
 
     use super::*;
+
+    #[tokio::test]
+    async fn a_slow_peer_reads_what_was_written_before_the_close() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let peer = TcpSocket::new_v4().unwrap();
+        peer.set_recv_buffer_size(4096).unwrap();
+        let mut peer = peer.connect(listener.local_addr().unwrap()).await.unwrap();
+        let (socket, _) = listener.accept().await.unwrap();
+        socket.writable().await.unwrap();
+        let written = socket.try_write(&vec![7; 100_000]).unwrap();
+        let closing = async {
+            close(&socket).await;
+            drop(socket);
+        };
+        let reading = async {
+            let mut read = 0;
+            let mut chunk = [0; 1000];
+            loop {
+                match peer.read(&mut chunk).await.unwrap() {
+                    0 => break,
+                    some => read += some,
+                }
+                peer.write_all(b"a WINDOW_UPDATE").await.unwrap();
+            }
+            drop(peer);
+            read
+        };
+        assert_eq!(tokio::join!(closing, reading).1, written);
+    }
 
     async fn sniffed(chunks: &[&[u8]]) -> (Protocol, Vec<u8>) {
         let (mut near, far) = tokio::io::duplex(64);

@@ -30,6 +30,7 @@ use crate::{
         limits::Limits,
     },
     metrics::{EndpointLabels, Metrics},
+    net,
     shutdown::Shutdown,
     upstream::Upstream,
 };
@@ -85,7 +86,14 @@ impl Relay {
         if self.turn(|engine| engine.feed(id, first)) {
             self.drive(id, &socket).await;
         }
-        self.turn(|engine| engine.remove_link(id));
+        let retired = self.turn(|engine| {
+            let retired = matches!(engine.links[id].cause, Some(Cause::Retired));
+            engine.remove_link(id);
+            retired
+        });
+        if retired {
+            net::close(&socket).await;
+        }
     }
 
     fn add_link(
