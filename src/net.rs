@@ -212,7 +212,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Rewound<S> {
 const BACKLOG: i32 = 4096;
 const PAUSE: Duration = Duration::from_millis(100);
 /// How long a peer may take to read what it was sent last.
-const LAST_WORDS: Duration = Duration::from_secs(2);
+const LAST_WORDS: Duration = Duration::from_secs(1);
 
 #[cfg(test)]
 mod tests {

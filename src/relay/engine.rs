@@ -368,9 +368,10 @@ impl Engine {
         }
     }
 
-    /// A link is gone. Its calls fail, each in its way.
-    pub(super) fn remove_link(&mut self, id: usize) {
-        let Some(link) = self.links.try_remove(id) else { return };
+    /// A link is gone. Its calls fail, each in its way. True where it was this end's choice, and
+    /// the peer may still be reading.
+    pub(super) fn remove_link(&mut self, id: usize) -> bool {
+        let Some(link) = self.links.try_remove(id) else { return false };
         let mut why = link.cause.unwrap_or(Cause::Closed).to_string();
         if let Some(reason) = link.told {
             why += &format!(", after GOAWAY {reason}");
@@ -396,5 +397,6 @@ impl Engine {
                 }
             }
         }
+        matches!(link.cause, Some(Cause::Retired))
     }
 }

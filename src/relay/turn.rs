@@ -86,12 +86,7 @@ impl Relay {
         if self.turn(|engine| engine.feed(id, first)) {
             self.drive(id, &socket).await;
         }
-        let retired = self.turn(|engine| {
-            let retired = matches!(engine.links[id].cause, Some(Cause::Retired));
-            engine.remove_link(id);
-            retired
-        });
-        if retired {
+        if self.turn(|engine| engine.remove_link(id)) {
             net::close(&socket).await;
         }
     }
@@ -285,8 +280,11 @@ impl Relay {
             open.inc();
             relay.drive(id, &socket).await;
             open.dec();
-            relay.turn(|engine| engine.remove_link(id));
+            let retired = relay.turn(|engine| engine.remove_link(id));
             told.notify_one();
+            if retired {
+                net::close(&socket).await;
+            }
         });
         settled.notified().await;
         let mut unsettled = unsettled;
