@@ -182,7 +182,7 @@ impl Link {
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.blocked = true,
             Err(error) => {
-                self.cause.get_or_insert(Cause::Failed(error.kind()));
+                self.cause.get_or_insert_with(|| Cause::Failed(error.kind()));
                 self.deaf = true;
                 self.closing |= matches!(self.kind, Kind::Client(_));
                 self.parts.clear();
