@@ -111,10 +111,8 @@ impl App {
         let board = Board::new(&config.health, &upstreams, &metrics);
         let reader = board.subscribe();
 
-        let header_list = config.limits.max_upstream_header_list_size.as_u64();
-        let header_list = usize::try_from(header_list).unwrap_or(usize::MAX);
         let workers = (0..config.workers.count())
-            .map(|number| Worker::start(number, header_list, &metrics, &shutdown))
+            .map(|number| Worker::start(number, &config.limits, &metrics, &shutdown))
             .collect::<Result<Vec<_>, _>>()
             .context("cannot start a worker")?;
         let workers = Arc::new(workers);

@@ -1,13 +1,14 @@
 //! Configuration: YAML in, one checked [`Config`] out, or every problem at once.
 //!
 //! The text passes through three steps: `environment` substitutes `${NAME}`, `source` reads the
-//! YAML as a `document` (the shape that the JSON Schema shows too, with `value` for scalars that
-//! have a meaning of their own), and `rules` turns that into what is `checked`: the [`Config`] that
+//! YAML as a `document` (the shape that the JSON Schema shows too, with `limits`, and `value` for
+//! scalars that have a meaning of their own), and `rules` turns that into what is `checked`: the [`Config`] that
 //! the rest of the program takes its sections from. `lines` remembers where each key stands.
 
 mod checked;
 mod document;
 mod environment;
+mod limits;
 mod lines;
 mod rules;
 mod source;
@@ -20,9 +21,9 @@ pub use self::checked::{
     Check, Config, GrpcCheck, Health, HttpCheck, Listener, Probe, Service, Upstream,
 };
 pub use self::document::{
-    Admin, AllDown, AllDownPolicy, Drain, Level, Limits, LoadBalancing, Log, LogFormat,
-    NotServingAs,
+    Admin, AllDown, AllDownPolicy, Drain, Level, LoadBalancing, Log, LogFormat, NotServingAs,
 };
+pub use self::limits::{Frames, Limits, Priorities, Rate, WindowUpdates};
 pub use self::value::{Quorum, Share, Workers};
 pub use self::view::View;
 

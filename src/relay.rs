@@ -82,7 +82,7 @@ impl Listener {
             router: Router::new(&health.paths, upstream.is_some()),
             answers,
             upstream,
-            limits: config.limits.clone(),
+            limits: config.limits,
             max_message_size: config.max_message_size,
             metrics: metrics.clone(),
         }

@@ -23,6 +23,7 @@ use tokio_util::task::TaskTracker;
 use tracing::debug;
 
 use crate::{
+    config::Limits,
     metrics::Metrics,
     net::{Protocol, sniff},
     relay::{Listener, Relay},
@@ -50,25 +51,25 @@ pub struct Socket {
 }
 
 impl Worker {
-    /// Starts a thread. `max_upstream_header_list_size` is in bytes.
+    /// Starts a thread. Of `limits` it takes what concerns endpoints.
     ///
     /// # Errors
     /// The system grants no thread, or no event queue for it.
     pub fn start(
         number: usize,
-        max_upstream_header_list_size: usize,
+        limits: &Limits,
         metrics: &Metrics,
         shutdown: &Shutdown,
     ) -> io::Result<Self> {
         let (sockets, queue) = mpsc::unbounded_channel();
         let (done, ended) = oneshot::channel();
-        let (metrics, shutdown) = (metrics.clone(), shutdown.clone());
+        let (limits, metrics, shutdown) = (*limits, metrics.clone(), shutdown.clone());
         let load = Arc::new(AtomicUsize::new(0));
         let counted = Arc::clone(&load);
         let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
         thread::Builder::new().name(format!("worker-{number}")).spawn(move || {
             let serve = async {
-                let relay = Relay::new(max_upstream_header_list_size, &metrics, &shutdown);
+                let relay = Relay::new(&limits, &metrics, &shutdown);
                 run(queue, counted, relay, shutdown.clone()).await
             };
             let cut = LocalSet::new().block_on(&runtime, serve);

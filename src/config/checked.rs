@@ -4,7 +4,8 @@
 use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
 
 use super::{
-    document::{Admin, AllDown, Drain, Limits, LoadBalancing, Log, NotServingAs},
+    document::{Admin, AllDown, Drain, LoadBalancing, Log, NotServingAs},
+    limits::Limits,
     value::{Quorum, Share, Workers},
     view::View,
 };

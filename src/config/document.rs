@@ -8,6 +8,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::{
+    limits::Limits,
     value::{Quorum, Share, Workers},
     view::Section,
 };
@@ -257,50 +258,6 @@ pub struct Admin {
 impl Default for Admin {
     fn default() -> Self {
         Self { address: SocketAddr::from(([127, 0, 0, 1], 9901)) }
-    }
-}
-
-/// Bounds on what a client or a backend may ask for.
-#[derive(Debug, Clone, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub struct Limits {
-    /// Connections of one listener at a time; further ones wait in the kernel. Default: 10000.
-    pub max_connections: u32,
-    /// Streams of one client connection at a time. Default: 128.
-    pub max_concurrent_streams: u32,
-    /// The largest header list from a client, counted as in RFC 9113, 6.5.2. Default: 16KiB.
-    #[schemars(with = "String")]
-    pub max_header_list_size: ByteSize,
-    /// The largest header list from a backend. Default: 64KiB.
-    #[schemars(with = "String")]
-    pub max_upstream_header_list_size: ByteSize,
-    /// From accept to the end of the HTTP/2 preface, or to the end of an HTTP/1.1 head.
-    /// Default: 5s.
-    #[serde(with = "humantime_serde")]
-    #[schemars(with = "String")]
-    pub handshake_timeout: Duration,
-    /// How long a connection may stay without a stream. Default: 620s, above the 600s that
-    /// Google's load balancers keep one.
-    #[serde(with = "humantime_serde")]
-    #[schemars(with = "String")]
-    pub idle_timeout: Duration,
-    /// A connection older than this, give or take 10 %, is asked to end by GOAWAY. Default: 30m.
-    #[serde(with = "humantime_serde")]
-    #[schemars(with = "String")]
-    pub max_connection_age: Duration,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self {
-            max_connections: 10_000,
-            max_concurrent_streams: 128,
-            max_header_list_size: ByteSize::kib(16),
-            max_upstream_header_list_size: ByteSize::kib(64),
-            handshake_timeout: Duration::from_secs(5),
-            idle_timeout: Duration::from_secs(620),
-            max_connection_age: Duration::from_secs(30 * 60),
-        }
     }
 }
 

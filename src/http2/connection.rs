@@ -242,7 +242,7 @@ impl Connection {
         Self {
             role,
             limits,
-            budget: Budget::new(limits.strict),
+            budget: Budget::new(limits.frames),
             reading: match role {
                 Role::Client => Reading::Frame,
                 Role::Server => Reading::Preface(0),

@@ -1,5 +1,7 @@
 //! What a peer may ask for, counted where its bytes pass.
 
+use crate::config::{Frames, Priorities, Rate, WindowUpdates};
+
 /// Bounds on one connection's peer.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
@@ -13,8 +15,9 @@ pub struct Limits {
     pub stream_window: u32,
     /// Its window for all streams, in bytes.
     pub connection_window: u32,
-    /// Whether frames that cost it nothing are counted: of clients, not of our own backends.
-    pub strict: bool,
+    /// How often it may send frames that cost it nothing. None for our own backends, whose are
+    /// not counted.
+    pub frames: Option<Frames>,
 }
 
 /// A count that refills with time.
@@ -27,8 +30,8 @@ struct Bucket {
 }
 
 impl Bucket {
-    const fn new(burst: u32, per_second: u32) -> Self {
-        Self { left: burst, burst, per_second, since: 0 }
+    const fn new(rate: Rate) -> Self {
+        Self { left: rate.burst, burst: rate.burst, per_second: rate.rate, since: 0 }
     }
 
     /// Takes one; false where none is left.
@@ -51,7 +54,10 @@ pub(super) struct Budget {
     settings: Bucket,
     reset: Bucket,
     unknown: Bucket,
-    empty: u32,
+    empty_left: u32,
+    priorities: Priorities,
+    window_updates: WindowUpdates,
+    most_faults: u64,
     faults: u64,
     priority: u64,
     window_update: u64,
@@ -80,14 +86,19 @@ pub(super) enum Cheap {
 }
 
 impl Budget {
-    pub(super) fn new(strict: bool) -> Self {
+    /// `None` counts nothing.
+    pub(super) fn new(frames: Option<Frames>) -> Self {
+        let (strict, frames) = (frames.is_some(), frames.unwrap_or_default());
         Self {
             strict,
-            ping: Bucket::new(20, 10),
-            settings: Bucket::new(20, 10),
-            reset: Bucket::new(200, 50),
-            unknown: Bucket::new(100, 100),
-            empty: 0,
+            ping: Bucket::new(frames.pings),
+            settings: Bucket::new(frames.settings),
+            reset: Bucket::new(frames.resets),
+            unknown: Bucket::new(frames.unknown),
+            empty_left: frames.empty_data,
+            priorities: frames.priorities,
+            window_updates: frames.window_updates,
+            most_faults: frames.faults.into(),
             faults: 0,
             priority: 0,
             window_update: 0,
@@ -126,20 +137,24 @@ impl Budget {
             Cheap::Reset => self.reset.take(now),
             Cheap::Unknown => self.unknown.take(now),
             Cheap::Empty => {
-                self.empty += 1;
-                self.empty <= 100
+                let left = self.empty_left.checked_sub(1);
+                left.inspect(|left| self.empty_left = *left).is_some()
             }
             Cheap::Fault => {
                 self.faults += 1;
-                self.faults <= 100 + self.streams / 10
+                self.faults <= self.most_faults + self.streams / 10
             }
             Cheap::Priority => {
                 self.priority += 1;
-                self.priority <= 100 * (1 + self.streams)
+                let Priorities { burst, per_stream } = self.priorities;
+                self.priority <= u64::from(burst) + u64::from(per_stream) * self.streams
             }
             Cheap::WindowUpdate => {
                 self.window_update += 1;
-                self.window_update <= 5 + 2 * (self.streams + 10 * self.data_sent)
+                let WindowUpdates { burst, per_stream, per_data } = self.window_updates;
+                let earned =
+                    u64::from(per_stream) * self.streams + u64::from(per_data) * self.data_sent;
+                self.window_update <= u64::from(burst) + earned
             }
         }
     }
@@ -154,7 +169,7 @@ mod tests {
 
     #[test]
     fn a_bucket_refills_with_time_up_to_its_burst() {
-        let mut bucket = Bucket::new(3, 10);
+        let mut bucket = Bucket::new(Rate { burst: 3, rate: 10 });
         assert_eq!([0, 0, 0, 0].map(|now| bucket.take(now)), [true, true, true, false]);
         assert_eq!([50, 100, 110].map(|now| bucket.take(now)), [false, true, false]);
         assert!((0..3).all(|_| bucket.take(60_000)) && !bucket.take(60_000));
@@ -162,7 +177,7 @@ mod tests {
 
     #[test]
     fn pings_are_allowed_with_traffic_and_few_without() {
-        let mut budget = Budget::new(true);
+        let mut budget = Budget::new(Some(Frames::default()));
         for _ in 0..10_000 {
             budget.sent();
             assert!(budget.allow(Cheap::Ping, 0));
@@ -172,13 +187,13 @@ mod tests {
 
     #[test]
     fn backends_are_not_counted() {
-        let mut budget = Budget::new(false);
+        let mut budget = Budget::new(None);
         assert!((0..1000).all(|_| budget.allow(Cheap::Ping, 0)));
     }
 
     #[test]
     fn window_updates_are_allowed_for_what_was_sent() {
-        let mut budget = Budget::new(true);
+        let mut budget = Budget::new(Some(Frames::default()));
         assert_eq!((0..10).filter(|_| budget.allow(Cheap::WindowUpdate, 0)).count(), 5);
         budget.sent();
         assert_eq!((0..30).filter(|_| budget.allow(Cheap::WindowUpdate, 0)).count(), 15);

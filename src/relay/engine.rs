@@ -16,9 +16,11 @@ use super::{
     links::Links,
     own::{Method, Own},
     payload::Payload,
+    turn::millis,
 };
 use crate::{
     answer::Watch,
+    config::Limits,
     http2::{
         connection::{Context, Event, Fatal, NONE},
         frame::Reason,
@@ -51,6 +53,10 @@ pub(super) struct Engine {
     /// What the engine cannot do itself, since it takes time.
     pub(super) commands: Vec<Command>,
     serials: u64,
+    /// Connections to one endpoint.
+    pub(super) most_links: usize,
+    /// How long an endpoint may take nothing of what waits for it, in milliseconds.
+    pub(super) patience: u64,
 }
 
 /// Work for a task.
@@ -63,7 +69,7 @@ pub(super) enum Command {
 }
 
 impl Engine {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(limits: &Limits) -> Self {
         let mut context = Context::default();
         Self {
             clock: Instant::now(),
@@ -81,6 +87,8 @@ impl Engine {
             lingering: Vec::new(),
             commands: Vec::new(),
             serials: 0,
+            most_links: limits.max_upstream_connections as usize,
+            patience: millis(limits.send_timeout),
         }
     }
 

@@ -134,7 +134,8 @@ impl Engine {
                 let limit = links[best].connection.max_streams().min(BUSY);
                 links[best].connection.streams() >= limit - limit / 8
             });
-            if busy && !lane.dialing && lane.failure.is_none() && lane.links.len() < CONNECTIONS {
+            if busy && !lane.dialing && lane.failure.is_none() && lane.links.len() < self.most_links
+            {
                 lane.dialing = true;
                 self.commands.push(Command::Dial(Arc::clone(&lane.upstream), at));
             }
@@ -303,8 +304,6 @@ impl Engine {
 
 /// Calls on one connection from which another one is made.
 const BUSY: usize = 100;
-/// Connections of one worker to one endpoint.
-const CONNECTIONS: usize = 4;
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LAST_PAUSE: Duration = Duration::from_secs(1);
 /// Useless connections in a row from which calls go elsewhere; before, they wait for the next.

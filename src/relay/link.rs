@@ -4,9 +4,7 @@ use std::{collections::VecDeque, io, rc::Rc, sync::Arc};
 
 use tokio::{net::TcpStream, sync::Notify};
 
-use super::{
-    Listener, call::CallKey, cause::Cause, lane::LaneKey, parts::Parts, payload::Payload,
-};
+use super::{Listener, call::CallKey, cause::Cause, lane::LaneKey, parts::Parts, payload::Payload};
 use crate::http2::{connection::Connection, frame::Reason};
 
 /// One connection, to a client or to an endpoint.
@@ -252,7 +250,7 @@ mod tests {
             header_fields: 100,
             stream_window: 65_535,
             connection_window: 65_535,
-            strict: false,
+            frames: None,
         };
         let mut out = Vec::new();
         let connection = Connection::new(Role::Client, limits, &mut out);

@@ -7,7 +7,6 @@ use super::{
     call::{Asked, Label, Local, Opening, Peer, StreamKey},
     engine::Engine,
     link::Kind,
-    turn::FIELDS,
 };
 use crate::{
     grpc::{Code, Status, is_grpc},
@@ -160,8 +159,9 @@ impl Engine {
         if block.first_is(Role::ContentType, is_grpc) {
             let local = Peer::Local(Local { asked: None, watch: None });
             let key = self.add_call(&listener, client, Label::Health, local, end);
-            let most = listener.limits.max_header_list_size;
-            let words = format!("header list larger than the {most} or {FIELDS} fields allowed");
+            let (most, fields) =
+                (listener.limits.max_header_list_size, listener.limits.max_header_fields);
+            let words = format!("header list larger than the {most} or {fields} fields allowed");
             self.fail(key.index, &Status::new(Code::ResourceExhausted, words));
         } else {
             let status = http::StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;

@@ -26,9 +26,13 @@ impl Engine {
                 }
                 continue;
             }
+            let patience = match &link.kind {
+                Kind::Client(listener) => millis(listener.limits.send_timeout),
+                Kind::Endpoint(_) => self.patience,
+            };
             if !link.blocked {
                 link.moved_at = now;
-            } else if now - link.moved_at >= STALLED {
+            } else if now - link.moved_at >= patience {
                 // Nobody reads; what waits is given up.
                 link.abandon();
                 continue;
@@ -79,7 +83,5 @@ impl Engine {
     }
 }
 
-/// How long a socket may take nothing of what waits for it, in milliseconds.
-const STALLED: u64 = 30_000;
 /// How long a closed link's last words may take, in milliseconds.
 const CLOSING: u64 = 1000;

@@ -46,20 +46,20 @@ struct Shell {
     flush: Notify,
     tasks: TaskTracker,
     shutdown: Shutdown,
-    upstream_header_list: usize,
+    limits: config::Limits,
     metrics: Metrics,
 }
 
 impl Relay {
-    /// A relay without connections, and its tasks. `upstream_header_list` is in bytes.
-    pub fn new(upstream_header_list: usize, metrics: &Metrics, shutdown: &Shutdown) -> Self {
+    /// A relay without connections, and its tasks. `limits` are those of endpoints.
+    pub fn new(limits: &config::Limits, metrics: &Metrics, shutdown: &Shutdown) -> Self {
         let relay = Self(Rc::new(Shell {
-            engine: RefCell::new(Engine::new()),
+            engine: RefCell::new(Engine::new(limits)),
             buffer: RefCell::new(vec![0; READ]),
             flush: Notify::new(),
             tasks: TaskTracker::new(),
             shutdown: shutdown.clone(),
-            upstream_header_list,
+            limits: *limits,
             metrics: metrics.clone(),
         }));
         relay.0.tasks.spawn_local(relay.clone().flusher());
@@ -77,7 +77,7 @@ impl Relay {
     /// when the client does, or after GOAWAY: when the process stops, when it is idle, and when it
     /// is old.
     pub async fn serve(&self, socket: TcpStream, first: &[u8], listener: Arc<Listener>) {
-        let limits = listener.limits.clone();
+        let limits = listener.limits;
         let mut out = Vec::new();
         let connection = Connection::new(Role::Server, client_limits(&limits), &mut out);
         let age = limits.max_connection_age.mul_f64(0.9 + 0.2 * fastrand::f64());
@@ -266,9 +266,9 @@ impl Relay {
         // Fails only for a socket that the peer has closed already, which its reader sees.
         _ = socket.set_nodelay(true);
         let mut out = Vec::new();
-        let limits = endpoint_limits(self.0.upstream_header_list);
-        let connection = Connection::new(Role::Client, limits, &mut out);
-        let age = MAX_AGE.mul_f64(0.9 + 0.2 * fastrand::f64());
+        let limits = &self.0.limits;
+        let connection = Connection::new(Role::Client, endpoint_limits(limits), &mut out);
+        let age = limits.max_upstream_connection_age.mul_f64(0.9 + 0.2 * fastrand::f64());
         let kind = Kind::Endpoint(at);
         let (id, socket) = self.add_link(connection, kind, socket, out, age);
         let settled = Rc::clone(&self.0.engine.borrow().links[id].settled);
@@ -346,21 +346,22 @@ fn client_limits(limits: &config::Limits) -> Limits {
     Limits {
         streams: limits.max_concurrent_streams,
         header_list: usize::try_from(limits.max_header_list_size.as_u64()).unwrap_or(usize::MAX),
-        header_fields: FIELDS,
+        header_fields: limits.max_header_fields as usize,
         stream_window: STREAM_WINDOW,
         connection_window: 32 * STREAM_WINDOW,
-        strict: true,
+        frames: Some(limits.frames),
     }
 }
 
-fn endpoint_limits(header_list: usize) -> Limits {
+fn endpoint_limits(limits: &config::Limits) -> Limits {
     Limits {
         streams: 0,
-        header_list,
-        header_fields: 1000,
+        header_list: usize::try_from(limits.max_upstream_header_list_size.as_u64())
+            .unwrap_or(usize::MAX),
+        header_fields: limits.max_upstream_header_fields as usize,
         stream_window: STREAM_WINDOW,
         connection_window: 128 * STREAM_WINDOW,
-        strict: false,
+        frames: None,
     }
 }
 
@@ -368,15 +369,11 @@ pub(super) fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX / 2)
 }
 
-/// Fields in one header list of a client.
-pub(super) const FIELDS: usize = 100;
 /// What one read takes at most, in bytes.
 const READ: usize = 256 << 10;
 /// Reads of one link in a row.
 const READS: usize = 1;
 const TICK: Duration = Duration::from_millis(50);
-/// Older connections to endpoints are replaced, give or take 10 %.
-const MAX_AGE: Duration = Duration::from_secs(30 * 60);
 /// What one stream may send ahead of its receiver, in bytes. Of a client 32 streams may do so, and
 /// of an endpoint 128, before they hold up others of the same connection.
 const STREAM_WINDOW: u32 = 256 << 10;

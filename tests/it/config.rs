@@ -158,6 +158,10 @@ fn defaults_are_those_that_are_documented() {
         assert_eq!(limits.handshake_timeout, seconds(5));
         assert_eq!(limits.idle_timeout, seconds(620));
         assert_eq!(limits.max_connection_age, seconds(30 * 60));
+        assert_eq!(limits.max_upstream_connection_age, seconds(30 * 60));
+        assert_eq!(limits.send_timeout, seconds(30));
+        assert_eq!((limits.max_header_fields, limits.max_upstream_header_fields), (100, 1000));
+        assert_eq!(limits.max_upstream_connections, 4);
     }
 
     let upstream = &config.upstreams[0];
@@ -183,6 +187,25 @@ fn defaults_are_those_that_are_documented() {
     assert_eq!(config.admin.address, address("127.0.0.1:9901"));
     assert_eq!(config.workers, Workers::Auto);
     assert_eq!((config.log.format, config.log.level), (LogFormat::Text, Level::Info));
+}
+
+#[test]
+fn every_limit_is_shown_with_its_default() {
+    let text = include_str!("../../config/examples/limits.yaml");
+    let defaults = format!("{:?}", parse(MINIMAL).unwrap().limits);
+    assert_eq!(format!("{:?}", parse(text).unwrap().limits), defaults);
+
+    fn keys(root: &Value, node: &Value, shown: &Value, at: &str) {
+        let reference = node.get("$ref").map(|name| &name.as_str().unwrap()[1..]);
+        let node = reference.map_or(node, |name| root.pointer(name).unwrap());
+        for (key, property) in node["properties"].as_object().into_iter().flatten() {
+            let shown = shown.get(key);
+            keys(root, property, shown.unwrap_or_else(|| panic!("{at}.{key} is not shown")), key);
+        }
+    }
+    let shown: Value = serde_yaml::from_str(text).unwrap();
+    let schema = config::schema();
+    keys(&schema, schema.pointer("/$defs/Limits").unwrap(), &shown["limits"], "limits");
 }
 
 #[test]
@@ -258,6 +281,7 @@ fn schema_refuses_what_the_program_refuses_for_its_shape() {
     for name in [
         "check_as_string",
         "duration_without_unit",
+        "limits_of_frames",
         "list_as_mapping",
         "mapping_as_list",
         "min_healthy_0",
@@ -349,6 +373,12 @@ fn accepts(root: &Value, schema: &Value, value: &Value) -> Result<(), String> {
                 }
             }
             "const" | "minimum" | "maximum" | "pattern" => {}
+            "required" => {
+                let missing = |key: &&Value| value.get(key.as_str().unwrap()).is_none();
+                if let Some(key) = rule.as_array().unwrap().iter().find(missing) {
+                    return fail(&format!("has no {key}"));
+                }
+            }
             "$schema" | "$defs" | "title" | "description" | "default" | "format" => {}
             other => panic!("keyword {other}"),
         }
@@ -356,7 +386,7 @@ fn accepts(root: &Value, schema: &Value, value: &Value) -> Result<(), String> {
     Ok(())
 }
 
-/// The three patterns that ours has.
+/// The patterns that ours has.
 fn matches(pattern: &str, value: &Value) -> bool {
     let Some(text) = value.as_str() else {
         return true;

@@ -27,7 +27,7 @@ fn limits(strict: bool) -> Limits {
         header_fields: 100,
         stream_window: 65_535,
         connection_window: 65_535,
-        strict,
+        frames: strict.then(Default::default),
     }
 }
 

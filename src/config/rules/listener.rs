@@ -7,7 +7,8 @@ use bytesize::ByteSize;
 use super::{
     super::{
         checked::{Listener, Upstream},
-        document::{self, Limits, NotServingAs},
+        document::{self, NotServingAs},
+        limits::Limits,
     },
     Checker,
 };
@@ -44,7 +45,7 @@ impl Checker<'_> {
                     .unwrap_or(limits.max_concurrent_streams),
                 idle_timeout: raw.idle_timeout.unwrap_or(limits.idle_timeout),
                 max_connection_age: raw.max_connection_age.unwrap_or(limits.max_connection_age),
-                ..limits.clone()
+                ..*limits
             };
             let default_size = match upstream {
                 Some(upstream) if upstream.is_otlp() => ByteSize::mib(4),
@@ -90,23 +91,6 @@ impl Checker<'_> {
             self.problem(path, message);
         }
         address
-    }
-
-    pub(super) fn limits(&mut self, limits: &Limits) {
-        self.at_least_one("limits.max_connections", Some(limits.max_connections));
-        self.at_least_one("limits.max_concurrent_streams", Some(limits.max_concurrent_streams));
-        self.positive("limits.idle_timeout", Some(limits.idle_timeout));
-        self.positive("limits.max_connection_age", Some(limits.max_connection_age));
-        self.positive("limits.handshake_timeout", Some(limits.handshake_timeout));
-        for (key, size) in [
-            ("max_header_list_size", limits.max_header_list_size),
-            ("max_upstream_header_list_size", limits.max_upstream_header_list_size),
-        ] {
-            if !(1024..=1 << 20).contains(&size.as_u64()) {
-                let message = format!("must be from 1 KiB to 1 MiB, not {size}");
-                self.problem(&format!("limits.{key}"), message);
-            }
-        }
     }
 }
 

@@ -10,6 +10,9 @@ pub(super) fn explain(message: &str, found: Option<&Value>) -> String {
     if let Some(rest) = message.strip_prefix("unknown variant ") {
         return format!("unknown value {rest}");
     }
+    if let Some(key) = message.strip_prefix("missing field ") {
+        return format!("the key {key} is missing");
+    }
     let keys = found.and_then(Value::as_mapping).into_iter().flat_map(|found| found.keys());
     if let Some(key) = keys.into_iter().find(|key| !key.is_string()) {
         return format!("the key {} must be a string in quotes", describe(key));
@@ -34,6 +37,7 @@ pub(super) fn explain(message: &str, found: Option<&Value>) -> String {
         "u16" => "a whole number from 0 to 65535",
         "u32" => "a whole number from 0 to 4294967295",
         "struct Check" => "a mapping such as { otlp: {} }",
+        "struct Rate" => "a mapping such as { burst: 20, rate: 10 }",
         "struct Section" => "a mapping such as { all: [otlp] }",
         "struct Document" => "a mapping of sections, such as listeners and upstreams",
         _ if expected.starts_with("struct ") => "a mapping",

@@ -1,0 +1,159 @@
+//! Bounds, each against something that was done to a proxy.
+
+use std::time::Duration;
+
+use bytesize::ByteSize;
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+/// Bounds on what a client or a backend may ask for.
+#[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Limits {
+    /// Connections of one listener at a time; further ones wait in the kernel. Default: 10000.
+    pub max_connections: u32,
+    /// Streams of one client connection at a time. Default: 128.
+    pub max_concurrent_streams: u32,
+    /// The largest header list from a client, counted as in RFC 9113, 6.5.2. Default: 16KiB.
+    #[schemars(with = "String")]
+    pub max_header_list_size: ByteSize,
+    /// The most fields in a header list from a client, at least the 6 that every gRPC call has.
+    /// Default: 100.
+    pub max_header_fields: u32,
+    /// The largest header list from a backend. Default: 64KiB.
+    #[schemars(with = "String")]
+    pub max_upstream_header_list_size: ByteSize,
+    /// The most fields in a header list from a backend. Default: 1000.
+    pub max_upstream_header_fields: u32,
+    /// From accept to the end of the HTTP/2 preface, or to the end of an HTTP/1.1 head; and for
+    /// one header block. Default: 5s.
+    #[serde(with = "humantime_serde")]
+    #[schemars(with = "String")]
+    pub handshake_timeout: Duration,
+    /// How long a connection may stay without a stream. Default: 620s, above the 600s that
+    /// Google's load balancers keep one.
+    #[serde(with = "humantime_serde")]
+    #[schemars(with = "String")]
+    pub idle_timeout: Duration,
+    /// How long a client or a backend may take nothing of what waits for it, before its connection
+    /// is closed. Default: 30s.
+    #[serde(with = "humantime_serde")]
+    #[schemars(with = "String")]
+    pub send_timeout: Duration,
+    /// A connection older than this, give or take 10 %, is asked to end by GOAWAY. Default: 30m.
+    #[serde(with = "humantime_serde")]
+    #[schemars(with = "String")]
+    pub max_connection_age: Duration,
+    /// A connection to an endpoint older than this, give or take 10 %, is replaced. Default: 30m.
+    #[serde(with = "humantime_serde")]
+    #[schemars(with = "String")]
+    pub max_upstream_connection_age: Duration,
+    /// Connections of one worker to one endpoint; more than one are made where calls need them.
+    /// Default: 4.
+    pub max_upstream_connections: u32,
+    /// How often one client connection may send frames that cost it nothing. Beyond any of these
+    /// it is closed with ENHANCE_YOUR_CALM.
+    pub frames: Frames,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            max_connections: 10_000,
+            max_concurrent_streams: 128,
+            max_header_list_size: ByteSize::kib(16),
+            max_header_fields: 100,
+            max_upstream_header_list_size: ByteSize::kib(64),
+            max_upstream_header_fields: 1000,
+            handshake_timeout: Duration::from_secs(5),
+            idle_timeout: Duration::from_secs(620),
+            send_timeout: Duration::from_secs(30),
+            max_connection_age: Duration::from_secs(30 * 60),
+            max_upstream_connection_age: Duration::from_secs(30 * 60),
+            max_upstream_connections: 4,
+            frames: Frames::default(),
+        }
+    }
+}
+
+/// How often one client connection may send frames that cost it nothing.
+#[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Frames {
+    /// RST_STREAM before its response's head (Rapid Reset). Default: `{ burst: 200, rate: 50 }`.
+    pub resets: Rate,
+    /// PING beyond those that go with traffic. Default: `{ burst: 20, rate: 10 }`.
+    pub pings: Rate,
+    /// SETTINGS. Default: `{ burst: 20, rate: 10 }`.
+    pub settings: Rate,
+    /// Frames of a type that RFC 9113 does not have. Default: `{ burst: 100, rate: 100 }`.
+    pub unknown: Rate,
+    /// PRIORITY.
+    pub priorities: Priorities,
+    /// WINDOW_UPDATE.
+    pub window_updates: WindowUpdates,
+    /// DATA without payload that ends nothing, in a connection's life. Default: 100.
+    pub empty_data: u32,
+    /// Faults by which a client makes its streams be reset (MadeYouReset), in a connection's life,
+    /// and one for each ten streams. Default: 100.
+    pub faults: u32,
+}
+
+impl Default for Frames {
+    fn default() -> Self {
+        Self {
+            resets: Rate { burst: 200, rate: 50 },
+            pings: Rate { burst: 20, rate: 10 },
+            settings: Rate { burst: 20, rate: 10 },
+            unknown: Rate { burst: 100, rate: 100 },
+            priorities: Priorities::default(),
+            window_updates: WindowUpdates::default(),
+            empty_data: 100,
+            faults: 100,
+        }
+    }
+}
+
+/// A number that may come at once, and how fast it is earned again.
+#[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Rate {
+    /// Frames at once.
+    pub burst: u32,
+    /// Frames a second.
+    pub rate: u32,
+}
+
+/// PRIORITY in a connection's life.
+#[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Priorities {
+    /// Without a stream. Default: 100.
+    pub burst: u32,
+    /// For each stream that was opened. Default: 100.
+    pub per_stream: u32,
+}
+
+impl Default for Priorities {
+    fn default() -> Self {
+        Self { burst: 100, per_stream: 100 }
+    }
+}
+
+/// WINDOW_UPDATE in a connection's life.
+#[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct WindowUpdates {
+    /// Without a stream. Default: 5.
+    pub burst: u32,
+    /// For each stream that was opened. Default: 2.
+    pub per_stream: u32,
+    /// For each DATA frame that was sent to the client. Default: 20.
+    pub per_data: u32,
+}
+
+impl Default for WindowUpdates {
+    fn default() -> Self {
+        Self { burst: 5, per_stream: 2, per_data: 20 }
+    }
+}
