@@ -93,7 +93,7 @@ impl Admin {
     pub async fn run(self, listener: TcpListener) {
         let tasks = TaskTracker::new();
         let connections = Arc::new(Semaphore::new(CONNECTIONS));
-        net::accept(&listener, &connections, &CancellationToken::new(), |stream, permit| {
+        net::accept(&listener, &connections, &CancellationToken::new(), |stream, _, permit| {
             let admin = self.clone();
             tasks.spawn(async move {
                 admin.serve(stream).await;

@@ -21,10 +21,11 @@ use tracing::{error, info, warn};
 use crate::{
     admin::Admin,
     answer::Answers,
-    config::{self, Config},
+    config::{self, Cap, Config},
     health::Board,
     metrics::Metrics,
-    net, probe,
+    net::{self, Addresses},
+    probe,
     relay::Listener,
     shutdown::Shutdown,
     upstream::{Changes, Upstream},
@@ -126,9 +127,8 @@ impl App {
             let listener = Listener::new(config_of, &config.health, upstream, answers, &metrics);
             let socket = TcpListener::from_std(socket).context("cannot use a listening socket")?;
             info!(listener = config_of.name, address = %socket.local_addr()?, "listening");
-            let limit = config_of.limits.max_connections;
             let stop = shutdown.stop.clone();
-            accepting.spawn(accept(socket, listener, limit, Arc::clone(&workers), stop));
+            accepting.spawn(accept(socket, listener, Arc::clone(&workers), stop));
         }
 
         let mut control = JoinSet::new();
@@ -156,22 +156,34 @@ impl App {
     }
 }
 
-/// Accepts one listener's connections and hands each to the worker that has the fewest.
+/// Accepts one listener's connections and hands each to the worker that has the fewest. Those of
+/// an address that has enough are closed at once.
 async fn accept(
     socket: TcpListener,
     listener: Listener,
-    limit: u32,
     workers: Arc<Vec<Worker>>,
     stop: CancellationToken,
 ) {
     let listener = Arc::new(listener);
-    let permits = Arc::new(Semaphore::new(limit as usize));
-    net::accept(&socket, &permits, &stop, |stream, permit| {
+    let limits = listener.limits();
+    let permits = Arc::new(Semaphore::new(limits.max_connections as usize));
+    let addresses = match limits.max_connections_per_address {
+        Cap::Count(most) => Some(Addresses::new(most)),
+        Cap::Unlimited => None,
+    };
+    let refused = listener.metrics().connections_refused.get_or_create(&listener.labels()).clone();
+    net::accept(&socket, &permits, &stop, |stream, client, permit| {
+        let place = addresses.as_ref().map(|addresses| addresses.take(client));
+        if matches!(place, Some(None)) {
+            refused.inc();
+            return;
+        }
         let least = workers.iter().min_by_key(|worker| worker.load());
         let worker = least.expect("a configuration has at least one worker");
         match stream.into_std() {
             Ok(stream) => {
-                worker.hand(Socket { stream, listener: Arc::clone(&listener), permit });
+                let listener = Arc::clone(&listener);
+                worker.hand(Socket { stream, listener, permit, place: place.flatten() });
             }
             Err(error) => error!(%error, "cannot hand a connection over"),
         }

@@ -24,7 +24,7 @@ pub use self::document::{
     Admin, AllDown, AllDownPolicy, Drain, Level, LoadBalancing, Log, LogFormat, NotServingAs,
 };
 pub use self::limits::{Frames, Limits, Priorities, Rate, WindowUpdates};
-pub use self::value::{Quorum, Share, Workers};
+pub use self::value::{Cap, Quorum, Share, Workers};
 pub use self::view::View;
 
 impl Config {

@@ -31,6 +31,8 @@ pub struct Metrics {
     pub connections: Family<ListenerLabels, Gauge>,
     /// Client connections accepted.
     pub connections_accepted: Family<ListenerLabels, Counter>,
+    /// Client connections closed at once, since their address had enough.
+    pub connections_refused: Family<ListenerLabels, Counter>,
     /// Open connections to an endpoint.
     pub upstream_connections: Family<EndpointLabels, Gauge>,
     /// Connections to an endpoint that could not be made.
@@ -154,6 +156,7 @@ impl Metrics {
             bytes: Family::default(),
             connections: Family::default(),
             connections_accepted: Family::default(),
+            connections_refused: Family::default(),
             upstream_connections: Family::default(),
             upstream_connect_failures: Family::default(),
             endpoint_healthy: Family::default(),
@@ -185,6 +188,11 @@ impl Metrics {
         add!(metrics.bytes, "forwarded", "Payload forwarded", Unit::Bytes);
         add!(metrics.connections, "connections", "Open client connections");
         add!(metrics.connections_accepted, "connections_accepted", "Client connections accepted");
+        add!(
+            metrics.connections_refused,
+            "connections_refused",
+            "Client connections closed at once, since their address had enough"
+        );
         add!(
             metrics.upstream_connections,
             "upstream_connections",

@@ -1,10 +1,12 @@
 //! Sockets: listening, accepting through every error that a kernel has, and telling HTTP/2 from
 //! HTTP/1.1 by a connection's first bytes.
 
+mod addresses;
+
 use std::{
     fs::File,
     io,
-    net::{Shutdown, SocketAddr, TcpListener as StdListener},
+    net::{IpAddr, Shutdown, SocketAddr, TcpListener as StdListener},
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
@@ -20,6 +22,8 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
+
+pub use self::addresses::{Addresses, Place};
 
 /// Binds and listens, non-blocking. A socket left in TIME_WAIT by an earlier process is no hindrance.
 ///
@@ -45,7 +49,7 @@ pub async fn accept(
     listener: &TcpListener,
     permits: &Arc<Semaphore>,
     stop: &CancellationToken,
-    mut hand: impl FnMut(TcpStream, OwnedSemaphorePermit),
+    mut hand: impl FnMut(TcpStream, IpAddr, OwnedSemaphorePermit),
 ) {
     let mut reserve = File::open("/dev/null").ok();
     let mut warned: Option<Instant> = None;
@@ -63,10 +67,10 @@ pub async fn accept(
             () = stop.cancelled() => return,
         };
         match accepted {
-            Ok((stream, _)) => {
+            Ok((stream, client)) => {
                 // Fails only for a socket that the peer has closed already, which its reader sees.
                 _ = stream.set_nodelay(true);
-                hand(stream, permit);
+                hand(stream, client.ip(), permit);
             }
             Err(error) if is_exhaustion(&error) => {
                 if warned.is_none_or(|at| at.elapsed() >= Duration::from_secs(1)) {

@@ -25,7 +25,7 @@ use tracing::debug;
 use crate::{
     config::Limits,
     metrics::Metrics,
-    net::{Protocol, sniff},
+    net::{Place, Protocol, sniff},
     relay::{Listener, Relay},
     shutdown::Shutdown,
 };
@@ -48,6 +48,8 @@ pub struct Socket {
     pub listener: Arc<Listener>,
     /// Its place among the listener's connections.
     pub permit: OwnedSemaphorePermit,
+    /// Its place among those of its client's address, where these are bounded.
+    pub place: Option<Place>,
 }
 
 impl Worker {
@@ -129,7 +131,7 @@ async fn run(
 
 /// Tells what a connection speaks, and serves it until its end.
 async fn serve(socket: Socket, relay: Relay, shutdown: Shutdown) {
-    let Socket { stream, listener, permit } = socket;
+    let Socket { stream, listener, permit, place } = socket;
     let labels = listener.labels();
     let metrics = listener.metrics();
     metrics.connections_accepted.get_or_create(&labels).inc();
@@ -148,7 +150,7 @@ async fn serve(socket: Socket, relay: Relay, shutdown: Shutdown) {
         }
     }
     open.dec();
-    drop(permit);
+    drop((permit, place));
 }
 
 /// Counts a connection out when it is dropped; it was counted in when it was handed over.

@@ -9,7 +9,7 @@ use serde::Deserialize;
 
 use super::{
     limits::Limits,
-    value::{Quorum, Share, Workers},
+    value::{Cap, Quorum, Share, Workers},
     view::Section,
 };
 
@@ -48,6 +48,8 @@ pub(super) struct Listener {
     pub(super) upstream: Option<String>,
     /// Default: `limits.max_connections`.
     pub(super) max_connections: Option<u32>,
+    /// Default: `limits.max_connections_per_address`.
+    pub(super) max_connections_per_address: Option<Cap>,
     /// Default: `limits.max_concurrent_streams`.
     pub(super) max_concurrent_streams: Option<u32>,
     /// Default: `limits.idle_timeout`.

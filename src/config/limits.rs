@@ -6,12 +6,18 @@ use bytesize::ByteSize;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use super::value::Cap;
+
 /// Bounds on what a client or a backend may ask for.
 #[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Limits {
     /// Connections of one listener at a time; further ones wait in the kernel. Default: 10000.
     pub max_connections: u32,
+    /// Connections of one client address (of one /64 in IPv6) to a listener at a time; further
+    /// ones are closed at once. Default: `unlimited`, since behind a load balancer all clients
+    /// have few addresses; 256 suits a listener that clients reach themselves.
+    pub max_connections_per_address: Cap,
     /// Streams of one client connection at a time. Default: 128.
     pub max_concurrent_streams: u32,
     /// The largest header list from a client, counted as in RFC 9113, 6.5.2. Default: 16KiB.
@@ -60,6 +66,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             max_connections: 10_000,
+            max_connections_per_address: Cap::Unlimited,
             max_concurrent_streams: 128,
             max_header_list_size: ByteSize::kib(16),
             max_header_fields: 100,

@@ -97,6 +97,28 @@ impl FromStr for Workers {
     }
 }
 
+/// A number that may be left open.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Cap {
+    /// No bound.
+    #[default]
+    Unlimited,
+    /// At most this many, at least one.
+    Count(u32),
+}
+
+impl FromStr for Cap {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.parse() {
+            _ if text == "unlimited" => Ok(Self::Unlimited),
+            Ok(count @ 1..) => Ok(Self::Count(count)),
+            _ => Err(format!("{text:?} is not a bound: expected unlimited, or at least 1")),
+        }
+    }
+}
+
 /// Reads a YAML number or string through the type's `FromStr`.
 macro_rules! scalar {
     ($type:ident, $schema:tt) => {
@@ -129,6 +151,13 @@ scalar!(Workers, {
     "anyOf": [
         { "type": "integer", "minimum": 1, "maximum": 1024 },
         { "type": "string", "pattern": "^(auto|[1-9][0-9]{0,3})$" },
+    ]
+});
+
+scalar!(Cap, {
+    "anyOf": [
+        { "type": "integer", "minimum": 1 },
+        { "type": "string", "pattern": "^(unlimited|[1-9][0-9]*)$" },
     ]
 });
 

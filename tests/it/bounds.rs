@@ -2,7 +2,11 @@
 
 use std::{net::SocketAddr, sync::atomic::Ordering::SeqCst, time::Duration};
 
-use tokio::{net::TcpListener, time::Instant};
+use tokio::{
+    io::AsyncReadExt,
+    net::{TcpListener, TcpStream},
+    time::{Instant, timeout},
+};
 
 use crate::fixture::{
     caller::Caller,
@@ -208,5 +212,34 @@ async fn old_connections_to_endpoints_are_replaced_and_no_call_is_lost() {
         assert_eq!(reply.code(), 0);
     }
     drop(caller);
+    proxy.stop().await;
+}
+
+#[tokio::test]
+async fn an_address_with_all_its_connections_is_refused_more_and_the_others_live() {
+    let echo = Echo::start().await;
+    let proxy = proxy(echo.address(), "{ max_connections_per_address: 2 }").await;
+    let address = proxy.address("otlp");
+    let gauge = r#"upbeat_connections{listener="otlp"}"#;
+    eventually("only these tests' connections", async || proxy.metric(gauge).await == 0.0).await;
+    let mut first = Caller::connect(address).await;
+    let mut second = Caller::connect(address).await;
+    for caller in [&mut first, &mut second] {
+        assert_eq!(caller.unary("/test.Echo/Unary", &[0; 5]).await.unwrap().code(), 0);
+    }
+    let refused = r#"upbeat_connections_refused_total{listener="otlp"}"#;
+    let before = proxy.metric(refused).await;
+    let mut third = TcpStream::connect(address).await.unwrap();
+    let closed = timeout(Duration::from_secs(5), third.read(&mut [0])).await;
+    assert!(closed.expect("it is closed").is_ok_and(|read| read == 0));
+    assert_eq!(proxy.metric(refused).await, before + 1.0);
+    assert_eq!(first.unary("/test.Echo/Unary", &[0; 5]).await.unwrap().code(), 0);
+    drop(second);
+    eventually("a place was freed", async || {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        timeout(Duration::from_millis(100), stream.read(&mut [0])).await.is_err()
+    })
+    .await;
+    drop(first);
     proxy.stop().await;
 }

@@ -11,8 +11,8 @@ use std::{
 
 use serde_json::Value;
 use upbeat::config::{
-    self, Check, Config, Level, LoadBalancing, LogFormat, NotServingAs, Quorum, Service, Share,
-    View, Workers,
+    self, Cap, Check, Config, Level, LoadBalancing, LogFormat, NotServingAs, Quorum, Service,
+    Share, View, Workers,
 };
 
 /// Nothing but what is required.
@@ -160,6 +160,7 @@ fn defaults_are_those_that_are_documented() {
         assert_eq!(limits.max_connection_age, seconds(30 * 60));
         assert_eq!(limits.max_upstream_connection_age, seconds(30 * 60));
         assert_eq!(limits.send_timeout, seconds(30));
+        assert_eq!(limits.max_connections_per_address, Cap::Unlimited);
         assert_eq!((limits.max_header_fields, limits.max_upstream_header_fields), (100, 1000));
         assert_eq!(limits.max_upstream_connections, 4);
     }
@@ -227,10 +228,11 @@ fn defaults_that_follow_from_other_keys_follow_them() {
 
 #[test]
 fn listener_has_its_own_limits_and_its_own_way_to_say_not_serving() {
-    let own = "max_connections: 3, max_concurrent_streams: 4, idle_timeout: 1m, max_connection_age: 2m, max_message_size: 64MiB, health: { not_serving_as: status }, upstream";
+    let own = "max_connections: 3, max_connections_per_address: 2, max_concurrent_streams: 4, idle_timeout: 1m, max_connection_age: 2m, max_message_size: 64MiB, health: { not_serving_as: status }, upstream";
     let config = parse(&MINIMAL.replace("upstream:", &format!("{own}:"))).unwrap();
     let listener = &config.listeners[0];
     assert_eq!(listener.limits.max_connections, 3);
+    assert_eq!(listener.limits.max_connections_per_address, Cap::Count(2));
     assert_eq!(listener.limits.max_concurrent_streams, 4);
     assert_eq!(listener.limits.idle_timeout, Duration::from_secs(60));
     assert_eq!(listener.limits.max_connection_age, Duration::from_secs(120));
@@ -289,6 +291,7 @@ fn schema_refuses_what_the_program_refuses_for_its_shape() {
         "number_negative",
         "number_too_large",
         "panic_threshold",
+        "per_address_as_word",
         "section_as_string",
         "string_for_number",
         "unknown_key",
@@ -398,6 +401,7 @@ fn matches(pattern: &str, value: &Value) -> bool {
         "^([1-9][0-9]*|(100|[0-9]{1,2})%)$" => count || share,
         "^(100|[0-9]{1,2})%$" => share,
         "^(auto|[1-9][0-9]{0,3})$" => text == "auto" || count,
+        "^(unlimited|[1-9][0-9]*)$" => text == "unlimited" || count,
         other => panic!("pattern {other}"),
     }
 }

@@ -40,6 +40,9 @@ impl Checker<'_> {
             self.positive(&format!("{path}.max_connection_age"), raw.max_connection_age);
             let limits = Limits {
                 max_connections: raw.max_connections.unwrap_or(limits.max_connections),
+                max_connections_per_address: raw
+                    .max_connections_per_address
+                    .unwrap_or(limits.max_connections_per_address),
                 max_concurrent_streams: raw
                     .max_concurrent_streams
                     .unwrap_or(limits.max_concurrent_streams),
