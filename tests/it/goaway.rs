@@ -5,9 +5,15 @@ use std::sync::{
     atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst},
 };
 
-use tokio::{task::JoinSet, time::sleep};
+use tokio::{net::TcpListener, task::JoinSet, time::sleep};
 
-use crate::fixture::{caller::Caller, echo::Echo, eventually, proxy::Proxy};
+use crate::fixture::{
+    caller::Caller,
+    echo::Echo,
+    eventually,
+    proxy::Proxy,
+    wire::{ACK, DATA, Frame, GOAWAY, PING, Wire},
+};
 
 #[tokio::test]
 async fn goaway_under_load_loses_no_call() {
@@ -71,5 +77,40 @@ async fn a_long_call_ends_on_the_connection_that_was_told_to_go() {
     call.request.send_data(vec![0, 0, 0, 0, 1, 7].into(), true).unwrap();
     let reply = crate::fixture::caller::read(call.response.await.unwrap()).await.unwrap();
     assert_eq!((reply.body.len(), reply.code()), (6, 0));
+    proxy.stop().await;
+}
+
+#[tokio::test]
+async fn a_lost_call_says_who_ended_its_connection_and_why() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let goaway = |last| Frame::new(GOAWAY, 0, 0, [0, 0, 0, last, 0, 0, 0, 2]);
+    let ends = [
+        (None, "closed by the endpoint"),
+        (Some(goaway(1)), "closed by the endpoint, after GOAWAY INTERNAL_ERROR"),
+        (Some(goaway(0)), "GOAWAY INTERNAL_ERROR did not take the call up"),
+        (
+            Some(Frame::new(DATA, 0, 0, [7])),
+            "closed by the proxy, since the endpoint broke the protocol: PROTOCOL_ERROR",
+        ),
+    ];
+    let proxy = Proxy::in_front_of(&[listener.local_addr().unwrap()]).await;
+    let mut caller = Caller::connect(proxy.address("otlp")).await;
+    for (frame, why) in ends {
+        let client = caller.unary("/a.B/C", &[0; 5]);
+        let endpoint = async {
+            let mut endpoint = Wire::accept(&listener).await;
+            endpoint.begun(1).await;
+            // With everything read, its close is no reset.
+            endpoint.send(Frame::new(PING, 0, 0, *b"all read")).await;
+            while !endpoint.next().await.is_some_and(|it| it.kind == PING && it.has(ACK)) {}
+            if let Some(frame) = frame {
+                endpoint.send(frame).await;
+            }
+        };
+        let (reply, ()) = tokio::join!(client, endpoint);
+        let status = reply.unwrap().status().unwrap();
+        assert_eq!(status.message, format!("upstream connection lost: {why}"));
+    }
+    drop(caller);
     proxy.stop().await;
 }
