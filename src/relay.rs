@@ -17,6 +17,7 @@ mod local;
 mod own;
 mod parts;
 mod payload;
+mod pump;
 mod request;
 mod times;
 mod turn;

@@ -12,7 +12,7 @@ use super::{
     call::{Call, CallKey, Flow, Label, Peer, StreamKey},
     cause::Cause,
     lane::{Lane, LaneKey},
-    link::{Direction, Kind, Link},
+    link::Kind,
     links::Links,
     own::{Method, Own},
     payload::Payload,
@@ -47,7 +47,7 @@ pub(super) struct Engine {
     /// Calls whose head waits for what comes with it.
     pub(super) opening: Vec<CallKey>,
     /// Links that are to send parts of what is being read.
-    sending: Vec<usize>,
+    pub(super) sending: Vec<usize>,
     /// Streams that are answered and whose client goes on, and until when it may.
     pub(super) lingering: Vec<(StreamKey, u64)>,
     /// What the engine cannot do itself, since it takes time.
@@ -262,118 +262,6 @@ impl Engine {
 
     pub(super) fn key(&self, index: u32) -> CallKey {
         CallKey { index, serial: self.calls[index as usize].serial }
-    }
-
-    /// Gives bytes back that nobody takes.
-    pub(super) fn discard(&mut self, id: usize, bytes: usize) {
-        if bytes > 0
-            && let Some(link) = self.links.get_mut(id)
-        {
-            link.connection.credit(0, bytes, &mut link.out);
-            self.touch(id);
-        }
-    }
-
-    /// Moves payload of one direction, new or queued, as far as its receiver takes it.
-    /// `payload` comes after what is queued.
-    pub(super) fn push(&mut self, index: u32, direction: Direction, payload: Payload<'_>) {
-        let call = &mut self.calls[index as usize];
-        let (to, from) = match (&call.peer, direction) {
-            (Peer::Endpoint(peer), Direction::Request) => (peer.at, Some(call.client)),
-            (Peer::Endpoint(peer), Direction::Response) => (call.client, Some(peer.at)),
-            (_, Direction::Response) => (call.client, None),
-            // Without a stream to send it on, it waits.
-            (_, Direction::Request) => return call.request.push(payload.bytes()),
-        };
-        let flow = match direction {
-            Direction::Request => &mut call.request,
-            Direction::Response => &mut call.response,
-        };
-        let Some(link) = self.links.get_mut(to.link) else {
-            // The endpoint is gone, and its whole response still on its way.
-            let from = from.map_or(to.link, |from| from.link);
-            return self.discard(from, payload.len());
-        };
-        self.buffers.supply(&mut link.out);
-        let mut taken = 0;
-        let room = |link: &Link| link.room().min(link.connection.capacity(to.stream));
-        // An end goes with the last bytes, unless trailers follow.
-        let ends = |flow: &Flow, rest: usize| flow.ended && flow.trailers.is_none() && rest == 0;
-        let now = flow.queued().len().min(room(link));
-        if now > 0 {
-            let end = ends(flow, flow.queued().len() - now + payload.len());
-            link.connection.data(to.stream, &flow.queued()[..now], end, &mut link.out);
-            flow.done |= end;
-            flow.pop(now);
-            taken += now;
-        }
-        let mut rest = payload;
-        if flow.queued().is_empty() && !rest.is_empty() {
-            let now = rest.len().min(room(link));
-            if now > 0 {
-                let end = ends(flow, rest.len() - now);
-                let (first, others) = rest.split_at(now);
-                if link.send(to.stream, first, end) {
-                    self.sending.push(to.link);
-                }
-                flow.done |= end;
-                rest = others;
-                taken += now;
-            }
-        }
-        if !rest.is_empty() {
-            flow.push(rest.bytes());
-        }
-        if !flow.queued().is_empty() {
-            if !flow.waits {
-                flow.waits = true;
-                let key = CallKey { index, serial: call.serial };
-                link.waiting.push_back((key, direction));
-            }
-        } else if flow.ended && !flow.done {
-            flow.done = true;
-            match flow.trailers.take() {
-                Some(block) => {
-                    link.connection.block(to.stream, &block, true, &mut link.out);
-                    self.context.recycle(block);
-                }
-                None => link.connection.data(to.stream, &[], true, &mut link.out),
-            }
-        }
-        flow.bytes += taken as u64;
-        self.touch(to.link);
-        if let Some(from) = from
-            && taken > 0
-            && let Some(link) = self.links.get_mut(from.link)
-        {
-            link.connection.credit(from.stream, taken, &mut link.out);
-            self.touch(from.link);
-        }
-        if direction == Direction::Response && self.calls[index as usize].response.done {
-            self.finish(index);
-        }
-    }
-
-    /// Tries again what waits for a link.
-    pub(super) fn pump_waiting(&mut self, id: usize) {
-        let Some(link) = self.links.get_mut(id) else { return };
-        // One that closes has said its last, and would be touched again and again.
-        if link.closing {
-            return;
-        }
-        for _ in 0..link.waiting.len() {
-            let Some(link) = self.links.get_mut(id) else { return };
-            if link.room() == 0 {
-                return;
-            }
-            let Some((key, direction)) = link.waiting.pop_front() else { return };
-            let Some(call) = self.call(key) else { continue };
-            match direction {
-                Direction::Request => call.request.waits = false,
-                Direction::Response => call.response.waits = false,
-            }
-            self.push(key.index, direction, Payload::NONE);
-        }
     }
 
     /// A link is gone. Its calls fail, each in its way. True where it was this end's choice, and
