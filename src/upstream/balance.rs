@@ -40,8 +40,11 @@ impl Balancer {
                 if admitted(due) {
                     return Some(due);
                 }
-                // By the turn among the admitted ones: taking the next neighbour instead would
-                // give it the calls of every endpoint before it that is down.
+                // By chance, or by the turn among the admitted ones: taking the next neighbour
+                // instead would give it the calls of every endpoint before it that is down.
+                if let Some([other, _]) = two(endpoints, &admitted) {
+                    return Some(other);
+                }
                 let rest: Vec<_> = endpoints.iter().filter(|endpoint| admitted(endpoint)).collect();
                 rest.get(turn.checked_rem(rest.len())?).copied()
             }
@@ -50,7 +53,8 @@ impl Balancer {
 }
 
 /// Of few endpoints the least loaded; of many the better of two random ones, which is nearly as
-/// even and does not grow with their number.
+/// even and does not grow with their number. Where few of many are admitted all are looked at,
+/// since chance would take too long to find them.
 fn least_request(
     endpoints: &[Arc<Endpoint>],
     admitted: impl Fn(&Arc<Endpoint>) -> bool,
@@ -58,15 +62,10 @@ fn least_request(
     if endpoints.is_empty() {
         return None;
     }
-    let start = fastrand::usize(..endpoints.len());
-    if endpoints.len() > FEW {
-        let a = &endpoints[start];
-        let b = &endpoints[(start + fastrand::usize(1..endpoints.len())) % endpoints.len()];
-        if admitted(a) && admitted(b) {
-            return Some(if b.in_flight() < a.in_flight() { b } else { a });
-        }
+    if let Some([a, b]) = two(endpoints, &admitted) {
+        return Some(if b.in_flight() < a.in_flight() { b } else { a });
     }
-    let (before, after) = endpoints.split_at(start);
+    let (before, after) = endpoints.split_at(fastrand::usize(..endpoints.len()));
     // `min_by_key` keeps the first of equals, so the random start breaks ties.
     after
         .iter()
@@ -75,7 +74,24 @@ fn least_request(
         .min_by_key(|endpoint| endpoint.in_flight())
 }
 
+/// Two of many endpoints that are admitted, by chance; none where there are few of either kind.
+fn two(
+    endpoints: &[Arc<Endpoint>],
+    admitted: impl Fn(&Arc<Endpoint>) -> bool,
+) -> Option<[&Arc<Endpoint>; 2]> {
+    if endpoints.len() <= FEW {
+        return None;
+    }
+    let tries = (0..TRIES).map(|_| &endpoints[fastrand::usize(..endpoints.len())]);
+    let mut found = tries.filter(|endpoint| admitted(endpoint));
+    let first = found.next()?;
+    let second = found.find(|endpoint| !Arc::ptr_eq(endpoint, first))?;
+    Some([first, second])
+}
+
 const FEW: usize = 8;
+/// With half of them down, all but one pick in four thousand finds two by so many.
+const TRIES: usize = 16;
 
 #[cfg(test)]
 mod tests {
@@ -111,6 +127,26 @@ mod tests {
         assert_eq!(endpoints.iter().map(|e| e.in_flight()).collect::<Vec<_>>(), [10; 4]);
         drop(held);
         assert!(endpoints.iter().all(|endpoint| endpoint.in_flight() == 0));
+    }
+
+    #[test]
+    fn of_many_endpoints_few_are_looked_at_though_half_are_down() {
+        let endpoints = endpoints(1000);
+        for how in [LoadBalancing::LeastRequest, LoadBalancing::RoundRobin] {
+            let (balancer, looks) = (Balancer::new(how), std::cell::Cell::new(0));
+            let up = |endpoint: &Arc<Endpoint>| {
+                looks.set(looks.get() + 1);
+                endpoint.address().port() % 2 == 0
+            };
+            let mut counts = vec![0; 1001];
+            for _ in 0..50_000 {
+                let picked = balancer.pick(&endpoints, up).unwrap();
+                counts[usize::from(picked.address().port())] += 1;
+            }
+            assert!(looks.get() < 6 * 50_000, "{how:?}: {looks:?}");
+            let most = counts.iter().max().unwrap();
+            assert!(*most < 200, "{how:?}: {most} calls for one of 500 that were due 100");
+        }
     }
 
     proptest! {
