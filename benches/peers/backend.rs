@@ -3,6 +3,8 @@
 
 mod server;
 
+use std::net::Ipv4Addr;
+
 use anyhow::Context;
 use serde::{Deserialize, Serialize};
 use tokio::task::{JoinSet, LocalSet};
@@ -26,7 +28,9 @@ pub(crate) struct Ports {
 pub(crate) fn serve() -> anyhow::Result<()> {
     let runtime = child::runtime()?;
     LocalSet::new().block_on(&runtime, async {
-        let [unary, echo] = [child::listen(0)?, child::listen(0)?];
+        // On each address of the loopback a proxy sees another endpoint.
+        let every = Ipv4Addr::UNSPECIFIED;
+        let [unary, echo] = [child::listen(every, 0)?, child::listen(Ipv4Addr::LOCALHOST, 0)?];
         let ports = Ports { unary: unary.local_addr()?.port(), echo: echo.local_addr()?.port() };
         child::report(&ports)?;
         child::end_with_parent();

@@ -5,14 +5,14 @@ use std::{
     path::{Path, PathBuf},
     process::Command,
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context, bail, ensure};
 
 use crate::{
     backend::Ports,
-    cell::{Cell, Mode, Span},
+    cell::{Cell, Extent, Mode, Span},
     clock::now,
     load::{Count, Task},
     options::Options,
@@ -51,39 +51,53 @@ impl Bench {
         let extent = options.extent();
         let upbeat = options.upbeat()?;
         let mut report = Report::new(options, Installed::find, &upbeat);
-        let mut cells = extent.cells();
-        cells.retain(|cell| options.wants(&cell.name));
+        let cells = options.cells();
         ensure!(!cells.is_empty(), "no cell has any of these words in its name");
         let began = now();
-        for (number, cell) in cells.iter().enumerate() {
-            let share = (number + 1) as f64 / cells.len() as f64;
-            let mut runs = vec![Vec::new(); report.installed.len()];
-            for round in 0..extent.rounds() {
-                if round > 0 && began.elapsed() > extent.limit().mul_f64(share) {
-                    eprintln!("     no time for round {} of this cell", round + 1);
-                    break;
-                }
-                for (subject, runs) in report.installed.iter().zip(&mut runs) {
-                    if !subject.subject.takes(cell) {
-                        continue;
-                    }
-                    let name = subject.subject.name();
-                    eprintln!("{:>4.0?} {}: {name} {}", began.elapsed(), cell.name, round + 1);
-                    let run = self.measure(subject, cell, extent.span());
-                    runs.push(run.unwrap_or_else(|error| {
-                        eprintln!("     {name}: {error:#}");
-                        Outcome::failed(&format!("{error:#}"))
-                    }));
-                }
-            }
-            let subjects = report.installed.iter().map(|installed| installed.subject);
-            let measured = subjects.zip(runs).filter(|(_, runs)| !runs.is_empty());
-            let rows: Vec<_> =
-                measured.map(|(subject, runs)| Row::new(cell, subject, runs)).collect();
-            report.rows.extend(rows);
+        let mut done = 0;
+        for group in
+            cells.chunk_by(|one, next| one.series().is_some_and(|it| Some(it) == next.series()))
+        {
+            done += group.len();
+            let limit = extent.limit().mul_f64(done as f64 / cells.len() as f64);
+            report.rows.extend(self.group(group, &report.installed, extent, began, limit));
         }
         report.seconds = began.elapsed().as_secs();
         Ok(report)
+    }
+
+    /// Runs cells that are to be compared, in turns.
+    fn group(
+        &self,
+        cells: &[Cell],
+        subjects: &[Installed],
+        extent: Extent,
+        began: Instant,
+        limit: Duration,
+    ) -> Vec<Row> {
+        let pairs: Vec<_> = cells
+            .iter()
+            .flat_map(|cell| subjects.iter().map(move |subject| (cell, subject)))
+            .filter(|(cell, subject)| subject.subject.takes(cell))
+            .collect();
+        let mut runs = vec![Vec::new(); pairs.len()];
+        for round in 0..extent.rounds() {
+            if round > 0 && began.elapsed() > limit {
+                eprintln!("     no time for round {} of this cell", round + 1);
+                break;
+            }
+            for ((cell, subject), runs) in pairs.iter().zip(&mut runs) {
+                let name = subject.subject.name();
+                eprintln!("{:>4.0?} {}: {name} {}", began.elapsed(), cell.name, round + 1);
+                let run = self.measure(subject, cell, extent.span_of(cell));
+                runs.push(run.unwrap_or_else(|error| {
+                    eprintln!("     {name}: {error:#}");
+                    Outcome::failed(&format!("{error:#}"))
+                }));
+            }
+        }
+        let rows = pairs.into_iter().zip(runs);
+        rows.map(|((cell, subject), runs)| Row::new(cell, subject.subject, runs)).collect()
     }
 
     /// One run of a cell against a subject.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::head::Heads;
+use crate::{growth::Growth, head::Heads};
 
 /// One load.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -16,6 +16,8 @@ pub(crate) struct Cell {
     pub(crate) connections: usize,
     /// Calls or streams at a time on each connection.
     pub(crate) streams: usize,
+    /// Where cells differ in the size of something.
+    pub(crate) growth: Option<Growth>,
 }
 
 /// How the load is paced.
@@ -34,6 +36,21 @@ pub(crate) enum Mode {
     Idle,
     /// A connection for each call.
     Connect,
+    /// What connections cost in memory at a stage of their life.
+    Memory(Stage),
+}
+
+/// When memory is looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Stage {
+    /// Before the first call.
+    Fresh,
+    /// While each answer draws the next call.
+    Busy,
+    /// When all calls have ended.
+    Emptied,
+    /// When the connections are closed too: what is left of them.
+    Closed,
 }
 
 /// What a call asks for.
@@ -109,8 +126,21 @@ impl Extent {
         Span { warm: Duration::from_millis(warm), window: Duration::from_millis(window) }
     }
 
-    /// Every cell, small ones first. TLS in front belongs here too, as a field of [`Cell`] that
-    /// the load's sockets and the subjects' configurations follow, once listeners have TLS.
+    /// How long a cell is looked at. What grows has to be there first: connections to a thousand
+    /// endpoints, and on each of many connections the first calls, which fill its tables.
+    pub(crate) fn span_of(self, cell: &Cell) -> Span {
+        let span = self.span();
+        let many = |count: usize| count > 200;
+        match cell.growth {
+            None => span,
+            Some(growth) if many(growth.to) => Span { warm: 5 * SETTLED, window: 3 * span.window },
+            Some(_) => Span { warm: SETTLED, window: 3 * span.window },
+        }
+    }
+
+    /// Every cell but those of growth, small ones first. TLS in front belongs here too, as a field
+    /// of [`Cell`] that the load's sockets and the subjects' configurations follow, once listeners
+    /// have TLS.
     pub(crate) fn cells(self) -> Vec<Cell> {
         use Heads::{Constant, Varying};
         let mut cells = vec![
@@ -141,6 +171,9 @@ impl Extent {
     }
 }
 
+/// After which little changes any more.
+const SETTLED: Duration = Duration::from_millis(700);
+
 fn closed(
     name: &str,
     bytes: usize,
@@ -153,6 +186,13 @@ fn closed(
     Cell { heads, ..cell(name, Mode::Closed, request, connections, streams) }
 }
 
-fn cell(name: &str, mode: Mode, request: Request, connections: usize, streams: usize) -> Cell {
-    Cell { name: name.to_owned(), mode, request, heads: Heads::Varying, connections, streams }
+pub(crate) fn cell(
+    name: &str,
+    mode: Mode,
+    request: Request,
+    connections: usize,
+    streams: usize,
+) -> Cell {
+    let (name, heads) = (name.to_owned(), Heads::Varying);
+    Cell { name, mode, request, heads, connections, streams, growth: None }
 }

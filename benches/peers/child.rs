@@ -3,6 +3,7 @@
 
 use std::{
     io::{self, Read, Write},
+    net::Ipv4Addr,
     thread,
 };
 
@@ -44,11 +45,11 @@ pub(crate) fn runtime() -> io::Result<Runtime> {
     Builder::new_current_thread().enable_all().build()
 }
 
-/// Listens on 127.0.0.1, for as many at once as a proxy may connect.
-pub(crate) fn listen(port: u16) -> io::Result<TcpListener> {
+/// Listens, for as many at once as a proxy may connect.
+pub(crate) fn listen(address: Ipv4Addr, port: u16) -> io::Result<TcpListener> {
     let socket = TcpSocket::new_v4()?;
     socket.set_reuseaddr(true)?;
-    socket.bind(([127, 0, 0, 1], port).into())?;
+    socket.bind((address, port).into())?;
     socket.listen(4096)
 }
 

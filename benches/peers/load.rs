@@ -21,7 +21,7 @@ use tokio::{
 
 use crate::{
     body::body,
-    cell::{Cell, Mode, Span},
+    cell::{Cell, Mode, Span, Stage},
     child,
     clock::now,
     head::Head,
@@ -90,6 +90,7 @@ impl<'a> Load<'a> {
         let calls = match (task.count, task.cell.mode) {
             (Some(count), _) => count.calls,
             (None, Mode::Idle) => task.cell.connections as u64,
+            (None, Mode::Memory(Stage::Fresh)) => 0,
             (None, _) => u64::MAX,
         };
         Ok(Self {
@@ -108,8 +109,11 @@ impl<'a> Load<'a> {
         let pacer = pacer.context("connections take too long")??;
         let mut outcome = match self.task.count {
             Some(Count { within, .. }) => self.count(within).await,
-            None if self.task.cell.mode == Mode::Idle => self.idle(before).await,
-            None => self.measure().await,
+            None => match self.task.cell.mode {
+                Mode::Idle => self.idle(before).await,
+                Mode::Memory(stage) => self.memory(stage, before, &mut connections).await,
+                _ => self.measure().await,
+            },
         };
         drop(pacer);
         self.shared.enter(Phase::Drain);
@@ -199,7 +203,7 @@ impl<'a> Load<'a> {
         self.shared.enter(Phase::Measure);
         sleep(self.task.span.window).await;
         self.shared.enter(Phase::Drain);
-        self.outcome(start, self.tree.cpu() - cpu)
+        self.outcome(start, self.tree.cpu().saturating_sub(cpu))
     }
 
     /// As many calls as were asked for.
@@ -207,13 +211,34 @@ impl<'a> Load<'a> {
         let (cpu, start) = (self.tree.cpu(), now());
         self.shared.enter(Phase::Measure);
         self.until(within, Shared::is_spent).await;
-        self.outcome(start, self.tree.cpu() - cpu)
+        self.outcome(start, self.tree.cpu().saturating_sub(cpu))
     }
 
     /// The memory of connections that have had a call each.
     async fn idle(&self, before: u64) -> Outcome {
         self.until(CONNECTED, Shared::is_spent).await;
         sleep(self.task.span.warm.max(Duration::from_millis(200))).await;
+        self.added(before)
+    }
+
+    /// The memory of connections at a stage of their life.
+    async fn memory(&self, stage: Stage, before: u64, connections: &mut JoinSet<()>) -> Outcome {
+        // Proxies give back when they get round to it.
+        const LATER: Duration = Duration::from_secs(1);
+        sleep(LATER.max(self.task.span.warm + self.task.span.window)).await;
+        if matches!(stage, Stage::Emptied | Stage::Closed) {
+            self.shared.enter(Phase::Drain);
+            self.until(DRAINED, Shared::is_quiet).await;
+            if stage == Stage::Closed {
+                connections.shutdown().await;
+            }
+            sleep(LATER).await;
+        }
+        self.added(before)
+    }
+
+    /// Resident memory above what it was, for each connection.
+    fn added(&self, before: u64) -> Outcome {
         let added = self.tree.resident().saturating_sub(before) as f64;
         let each = added / self.task.cell.connections as f64;
         Outcome { kib_per_connection: Some(each), ..Outcome::default() }

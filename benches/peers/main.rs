@@ -10,7 +10,8 @@
 //! ```text
 //! main  options                   which cells, which subjects
 //! bench  instructions             starts subject and load for each run, on their cores
-//! cell  subject  process  usage   one load; one proxy; its process and what that used
+//! cell  growth                    one load; loads that differ in the size of something
+//! subject  fill  process  usage   one proxy; its configuration; its process and what that used
 //! load  backend  splice           parts in processes of their own (child)
 //! head  body                      requests as the exporters of OpenTelemetry send them
 //! pipe  streams  hpack  frame     HTTP/2, as little of it as that takes
@@ -23,7 +24,9 @@ mod body;
 mod cell;
 mod child;
 mod clock;
+mod fill;
 mod frame;
+mod growth;
 mod head;
 mod hpack;
 mod instructions;

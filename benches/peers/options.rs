@@ -5,7 +5,13 @@ use std::path::PathBuf;
 use anyhow::ensure;
 use clap::Parser;
 
-use crate::{bench, cell::Extent, child::Child, subject::Subject};
+use crate::{
+    bench,
+    cell::{Cell, Extent},
+    child::Child,
+    growth,
+    subject::Subject,
+};
 
 /// Upbeat and other proxies at the same work: `cargo bench --bench peers -- [OPTIONS]`.
 #[derive(Debug, Parser)]
@@ -22,7 +28,7 @@ pub(crate) struct Options {
     /// Only these subjects.
     #[arg(long, value_delimiter = ',', value_name = "NAMES")]
     pub(crate) peers: Vec<Subject>,
-    /// Only cells with one of these words in their name.
+    /// Only cells with one of these words in their name; "growth" and "memory" are more cells.
     #[arg(long, value_delimiter = ',', value_name = "WORDS")]
     cells: Vec<String>,
     /// Writes everything that was measured, each run too.
@@ -56,7 +62,18 @@ impl Options {
         if self.full { Extent::Full } else { Extent::Fast }
     }
 
-    pub(crate) fn wants(&self, cell: &str) -> bool {
+    /// What is measured. What grows takes a minute and more of its own: where it is asked for by
+    /// name, or where all is.
+    pub(crate) fn cells(&self) -> Vec<Cell> {
+        let mut cells = self.extent().cells();
+        if self.full || !self.cells.is_empty() {
+            cells.extend(growth::cells());
+        }
+        cells.retain(|cell| self.wants(&cell.name));
+        cells
+    }
+
+    fn wants(&self, cell: &str) -> bool {
         self.cells.is_empty() || self.cells.iter().any(|word| cell.contains(word))
     }
 

@@ -1,5 +1,6 @@
-//! What came out: a table, a picture, a file.
+//! What came out: tables, a picture, a file.
 
+mod growth;
 mod picture;
 mod table;
 

@@ -3,6 +3,7 @@
 
 use std::{
     future::poll_fn,
+    net::Ipv4Addr,
     pin::Pin,
     task::{Context, Poll, ready},
 };
@@ -20,7 +21,7 @@ use crate::child;
 pub(crate) fn serve(listen: u16, backend: u16) -> anyhow::Result<()> {
     let runtime = child::runtime()?;
     LocalSet::new().block_on(&runtime, async {
-        let listener = child::listen(listen).context("listen")?;
+        let listener = child::listen(Ipv4Addr::LOCALHOST, listen).context("listen")?;
         child::end_with_parent();
         let mut tasks = JoinSet::new();
         loop {

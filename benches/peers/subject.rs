@@ -13,7 +13,8 @@ use serde::Serialize;
 
 use crate::{
     cell::{Cell, Mode, Request},
-    frame,
+    fill::Filling,
+    growth,
     process::Process,
 };
 
@@ -65,8 +66,10 @@ impl Subject {
     pub(crate) fn takes(self, cell: &Cell) -> bool {
         match cell.request {
             Request::Check => self == Self::Upbeat,
-            Request::Get => matches!(self, Self::Upbeat | Self::Envoy),
-            Request::Export { .. } | Request::Echo { .. } => true,
+            Request::Get => {
+                self == Self::Upbeat || self == Self::Envoy && growth::takes(self, cell)
+            }
+            Request::Export { .. } | Request::Echo { .. } => growth::takes(self, cell),
         }
     }
 
@@ -170,18 +173,8 @@ impl Installed {
         fs::create_dir_all(directory)?;
         let (name, template) = self.subject.template();
         let file = directory.join(name);
-        let filter = match cell.request {
-            Request::Get => include_str!("config/envoy-health-check.yaml").trim_end(),
-            _ => "",
-        };
-        let text = template
-            .replace("{port}", &port.to_string())
-            .replace("{backend}", &backend.to_string())
-            .replace("{directory}", &directory.display().to_string())
-            .replace("{stream_window}", &frame::STREAM_WINDOW.to_string())
-            .replace("{connection_window}", &frame::CONNECTION_WINDOW.to_string())
-            .replace("{health_check}", filter);
-        fs::write(&file, text)?;
+        let filling = Filling { cell, port, backend, directory: &directory.display().to_string() };
+        fs::write(&file, filling.fill(template))?;
         let mut command = before.to_vec();
         command.push(self.program.display().to_string());
         command.extend(self.subject.arguments(&file, port, backend));

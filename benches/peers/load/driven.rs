@@ -126,7 +126,9 @@ impl Driver {
         match mode {
             Mode::Idle => Self::Once { start, then: Turn::Continue },
             Mode::Connect => Self::Once { start, then: Turn::Finished },
-            Mode::Closed | Mode::Echo | Mode::Open { .. } => Self::Answers { streams },
+            Mode::Closed | Mode::Echo | Mode::Open { .. } | Mode::Memory(_) => {
+                Self::Answers { streams }
+            }
         }
     }
 }

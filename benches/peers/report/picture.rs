@@ -46,7 +46,9 @@ impl Report {
 }
 
 fn is_drawn(row: &Row) -> bool {
-    row.cell.mode == Mode::Closed && matches!(row.cell.request, Request::Export { .. })
+    row.cell.mode == Mode::Closed
+        && row.cell.growth.is_none()
+        && matches!(row.cell.request, Request::Export { .. })
 }
 
 fn panel(out: &mut String, x: usize, y: usize, rows: &[Row]) {

@@ -37,6 +37,7 @@ impl Report {
         }
         let mut text = aligned(&lines);
         text.push('\n');
+        text.push_str(&self.growth());
         for installed in &self.installed {
             let _ = writeln!(text, "- {}: {}", installed.subject.name(), installed.version);
         }
@@ -65,7 +66,9 @@ fn line(row: &Row, best: Option<f64>) -> [String; TITLES.len()] {
     let latency = outcome.latency_ms;
     let cell = &row.cell;
     let name = match cell.mode {
-        Mode::Idle | Mode::Connect => format!("{}, {}", cell.name, cell.connections),
+        Mode::Idle | Mode::Connect | Mode::Memory(_) => {
+            format!("{}, {}", cell.name, cell.connections)
+        }
         _ => format!("{}, {}×{}", cell.name, cell.connections, cell.streams),
     };
     [
@@ -97,13 +100,13 @@ fn errors(row: &Row) -> String {
     }
 }
 
-/// Cells padded to columns, figures to the right.
-fn aligned(lines: &[[String; TITLES.len()]]) -> String {
+/// Cells padded to columns, figures to the right. Words are in the first two and the last.
+pub(super) fn aligned<const COLUMNS: usize>(lines: &[[String; COLUMNS]]) -> String {
     let width = |column: usize| {
         lines.iter().map(|line| line[column].chars().count()).max().unwrap_or_default()
     };
-    let widths: Vec<usize> = (0..TITLES.len()).map(width).collect();
-    let is_text = |column: usize| column < 2 || column == TITLES.len() - 1;
+    let widths: Vec<usize> = (0..COLUMNS).map(width).collect();
+    let is_text = |column: usize| column < 2 || column == COLUMNS - 1;
     let mut text = String::new();
     for (number, line) in lines.iter().enumerate() {
         for (column, (cell, width)) in line.iter().zip(&widths).enumerate() {
