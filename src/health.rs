@@ -46,6 +46,13 @@ pub struct Service {
 impl Snapshot {
     /// The service of that name; "" is the overall state.
     pub fn service(&self, name: &str) -> Option<&Service> {
+        if name.is_empty() {
+            // Asked most, and first by its name. A look-up would compare the empty string, which
+            // has a dangling address: where `memcmp` loads by a mask (AVX-512) that is legal, and
+            // costs 200 ns each time.
+            let (first, service) = self.services.first_key_value()?;
+            return first.is_empty().then_some(service);
+        }
         self.services.get(name)
     }
 
