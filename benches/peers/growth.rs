@@ -91,14 +91,15 @@ pub(crate) fn cells() -> Vec<Cell> {
     grow("connections at 20000/s", Connections, [10, 10_000], fast, export, 128);
     grow("workers", Workers, [1, 2], closed, export, 32);
     let large = Request::Export { bytes: 16 << 10, gzip: false };
-    let held = |name, stage, connections| {
-        cell(&format!("memory: {name}"), Mode::Memory(stage), large, connections, 1)
+    let held = |name, stage, request, connections| {
+        cell(&format!("memory: {name}"), Mode::Memory(stage), request, connections, 1)
     };
     cells.extend([
-        held("fresh", Stage::Fresh, 1000),
-        held("busy", Stage::Busy, 1000),
-        held("emptied", Stage::Emptied, 1000),
-        held("closed", Stage::Closed, 10_000),
+        held("fresh", Stage::Fresh, large, 1000),
+        held("busy", Stage::Busy, large, 1000),
+        held("emptied", Stage::Emptied, large, 1000),
+        // Of larger calls so many would be more than the load can take back in time.
+        held("closed", Stage::Closed, export, 10_000),
     ]);
     cells
 }
