@@ -124,7 +124,7 @@ fn client() -> (Connection, Context) {
         header_fields: 100,
         stream_window: 256 << 10,
         connection_window: 8 << 20,
-        strict: false,
+        frames: None,
     };
     let mut connection = Connection::new(Role::Client, limits, &mut out);
     let mut settings = Vec::new();
@@ -207,7 +207,8 @@ fn board(services: usize) -> Board {
     let config = Config::parse(text, |_| None).expect("a good configuration");
     let upstream = Arc::new(Upstream::new(&config.upstreams[0], &Changes::default()));
     let names = (0..services).map(|number| format!("s{number}")).chain([String::new()]);
-    let all: BTreeMap<_, _> = names.map(|name| (name, vec!["u".to_owned()])).collect();
+    let service = &config.health.services[""];
+    let all: BTreeMap<_, _> = names.map(|name| (name, service.clone())).collect();
     let health = config::Health { services: all, ..config.health };
     Board::new(&health, &[upstream], &Metrics::new())
 }

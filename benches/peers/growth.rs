@@ -48,7 +48,7 @@ impl Cell {
 
     /// The name of its series: cells of one are run in turns, so that they compare.
     pub(crate) fn series(&self) -> Option<&str> {
-        self.growth.and(self.name.rsplit_once('=').map(|(series, _)| series))
+        self.growth.and_then(|_| self.name.rsplit_once('=')).map(|(series, _)| series)
     }
 }
 

@@ -136,7 +136,7 @@ mod tests {
             let (balancer, looks) = (Balancer::new(how), std::cell::Cell::new(0));
             let up = |endpoint: &Arc<Endpoint>| {
                 looks.set(looks.get() + 1);
-                endpoint.address().port() % 2 == 0
+                endpoint.address().port().is_multiple_of(2)
             };
             let mut counts = vec![0; 1001];
             for _ in 0..50_000 {
