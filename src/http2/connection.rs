@@ -169,6 +169,8 @@ pub struct Connection {
     reset: VecDeque<u32>,
     /// The peer has made this end reset too many streams.
     overdrawn: bool,
+    /// The peer broke the protocol for good.
+    over: Option<Fatal>,
 }
 
 #[derive(Debug)]
@@ -262,6 +264,7 @@ impl Connection {
             went: None,
             reset: VecDeque::new(),
             overdrawn: false,
+            over: None,
         }
     }
 

@@ -148,6 +148,19 @@ fn a_client_that_makes_the_server_reset_is_sent_away() {
 }
 
 #[test]
+fn nothing_is_read_after_the_end() {
+    let mut server = Server::new();
+    let mut input = Vec::new();
+    put(DATA, 0, 0, &[], &mut input);
+    let (ended, _) = server.feed(&input);
+    input.clear();
+    put(HEADERS, END_HEADERS | END_STREAM, 1, &encode(&POST, &[]), &mut input);
+    let (outcome, frames) = server.feed(&input);
+    assert_eq!(outcome.unwrap_err(), ended.unwrap_err());
+    assert!(frames.is_empty(), "the GOAWAY was said");
+}
+
+#[test]
 fn a_reference_to_a_long_field_costs_about_what_one_to_a_short_field_does() {
     // The best of a few rounds, so that a busy machine makes no difference.
     let cost = |value: &str| {

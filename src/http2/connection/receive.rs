@@ -23,8 +23,13 @@ impl Connection {
         context: &mut Context,
         out: &mut Vec<u8>,
     ) -> Outcome {
+        // What comes after the end is not read: it may be anything.
+        if let Some(fatal) = self.over {
+            return Err(fatal);
+        }
         let outcome = self.advance(input, at, context, out);
         if let Err(Fatal(reason)) = outcome {
+            self.over = Some(Fatal(reason));
             self.abort(reason, out);
         }
         outcome
