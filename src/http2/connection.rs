@@ -190,6 +190,21 @@ struct Stream {
     expected: Option<u64>,
 }
 
+impl Stream {
+    /// Counts a DATA frame's payload against `content-length` (RFC 9113, 8.1.1), when its head has
+    /// come, so that what is handed out does not depend on how much of it came at once.
+    fn expects(&mut self, bytes: usize, end: bool) -> bool {
+        let Some(expected) = &mut self.expected else { return true };
+        match expected.checked_sub(bytes as u64) {
+            Some(rest) if !end || rest == 0 => {
+                *expected = rest;
+                true
+            }
+            _ => false,
+        }
+    }
+}
+
 /// The peer's settings that matter here (RFC 9113, 6.5.2).
 #[derive(Debug, Clone, Copy)]
 struct Settings {

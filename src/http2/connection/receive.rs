@@ -203,7 +203,8 @@ impl Connection {
             Some(stream) if !stream.receiving => Some(Reason::STREAM_CLOSED),
             Some(stream) if !stream.headed => Some(Reason::PROTOCOL_ERROR),
             Some(stream) => match stream.receive.receive(head.length) {
-                Ok(()) => None,
+                Ok(()) if stream.expects(left, end) => None,
+                Ok(()) => Some(Reason::PROTOCOL_ERROR),
                 Err(_) => Some(Reason::FLOW_CONTROL_ERROR),
             },
             None if self.role == Role::Client || self.reset.contains(&id) => None,
@@ -249,16 +250,6 @@ impl Connection {
             return Ok(None);
         };
         let end = end && over;
-        if let Some(expected) = &mut stream.expected {
-            let short = end && *expected > taken as u64;
-            match expected.checked_sub(taken as u64) {
-                Some(rest) if !short => *expected = rest,
-                _ => {
-                    self.credit(id, taken, out);
-                    return Ok(self.fail(id, Reason::PROTOCOL_ERROR, out));
-                }
-            }
-        }
         if taken == 0 && !end {
             return Ok(None);
         }
