@@ -4,6 +4,7 @@
 
 mod admin;
 mod bounds;
+mod breaches;
 mod cancel;
 mod cli;
 mod config;
