@@ -163,6 +163,8 @@ pub struct Connection {
     send: SendWindow,
     peer: Settings,
     settled: bool,
+    /// The peer has acknowledged the SETTINGS of this end, which are sent once.
+    acknowledged: bool,
     told_to_go: Option<u32>,
     went: Option<u32>,
     /// Streams that this end reset a short while ago: what still comes on them is no error.
@@ -275,6 +277,7 @@ impl Connection {
             send: SendWindow::new(DEFAULT_WINDOW),
             peer: Settings { streams: u32::MAX, window: DEFAULT_WINDOW, frame: DEFAULT_FRAME },
             settled: false,
+            acknowledged: false,
             told_to_go: None,
             went: None,
             reset: VecDeque::new(),

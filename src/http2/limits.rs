@@ -59,6 +59,8 @@ pub(super) struct Budget {
     window_updates: WindowUpdates,
     most_faults: u64,
     faults: u64,
+    late: u64,
+    goaway: u32,
     priority: u64,
     window_update: u64,
     streams: u64,
@@ -81,6 +83,9 @@ pub(super) enum Cheap {
     Empty,
     /// A stream that it made this end reset.
     Fault,
+    /// RST_STREAM on a stream that is closed already: at most one crosses the end of each.
+    Late,
+    GoAway,
     Priority,
     WindowUpdate,
 }
@@ -100,6 +105,8 @@ impl Budget {
             window_updates: frames.window_updates,
             most_faults: frames.faults.into(),
             faults: 0,
+            late: 0,
+            goaway: 0,
             priority: 0,
             window_update: 0,
             streams: 0,
@@ -143,6 +150,14 @@ impl Budget {
             Cheap::Fault => {
                 self.faults += 1;
                 self.faults <= self.most_faults + self.streams / 10
+            }
+            Cheap::Late => {
+                self.late += 1;
+                self.late <= 100 + self.streams
+            }
+            Cheap::GoAway => {
+                self.goaway += 1;
+                self.goaway <= 20
             }
             Cheap::Priority => {
                 self.priority += 1;

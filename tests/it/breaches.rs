@@ -4,7 +4,8 @@ use tokio::time::Instant;
 use upbeat::http2::{
     connection::{Connection, Context, Event, Fatal, Role},
     frame::{
-        self, DATA, END_HEADERS, END_STREAM, GOAWAY, HEADERS, PRIORITY, RST_STREAM, WINDOW_UPDATE,
+        self, ACK, DATA, END_HEADERS, END_STREAM, GOAWAY, HEADERS, PING, PRIORITY, RST_STREAM,
+        SETTINGS, WINDOW_UPDATE,
     },
 };
 
@@ -103,6 +104,50 @@ fn a_client_that_makes_the_server_reset_is_sent_away() {
         }
     }
     panic!("1000 resets were not too many");
+}
+
+/// How many of `frame` a server takes before it sends its client away, which has one stream open
+/// and one closed.
+fn flood(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> usize {
+    let mut server = Server::new();
+    let mut input = Vec::new();
+    for stream in [1, 3] {
+        put(HEADERS, END_HEADERS, stream, &encode(&POST, &[]), &mut input);
+    }
+    put(RST_STREAM, 0, 1, &[0, 0, 0, 8], &mut input);
+    server.feed(&input).0.unwrap();
+    input.clear();
+    put(kind, flags, stream, payload, &mut input);
+    let taken = (0..10_000).position(|_| server.feed(&input).0.is_err());
+    taken.expect("10 000 were not too many")
+}
+
+#[test]
+fn what_costs_its_sender_nothing_is_not_taken_for_ever() {
+    assert_eq!(flood(GOAWAY, 0, 0, &[0; 8]), 20);
+    assert_eq!(flood(RST_STREAM, 0, 1, &[0, 0, 0, 8]), 102);
+    assert_eq!(flood(SETTINGS, ACK, 0, &[]), 1, "SETTINGS are sent once");
+    assert_eq!(flood(PING, ACK, 0, &[0; 8]), 22);
+}
+
+#[test]
+fn data_on_streams_long_closed_is_answered_a_hundred_times() {
+    let mut server = Server::new();
+    let mut input = Vec::new();
+    let streams = || (1..1200).step_by(2);
+    for stream in streams() {
+        put(HEADERS, END_HEADERS, stream, &encode(&POST, &[]), &mut input);
+        put(RST_STREAM, 0, stream, &[0, 0, 0, 8], &mut input);
+        // Credit for resets comes with time.
+        server.context.now += 100;
+        server.feed(&input).0.unwrap();
+        input.clear();
+    }
+    streams().for_each(|stream| put(DATA, 0, stream, &[0], &mut input));
+    let (outcome, frames) = server.feed(&input);
+    outcome.unwrap_err();
+    let resets = frames.iter().filter(|(head, _)| head.kind == RST_STREAM).count();
+    assert_eq!(resets, 161, "100, a tenth of the streams, and the one too many");
 }
 
 #[test]

@@ -44,7 +44,9 @@ impl Connection {
         if self.streams.get(&head.stream).is_some_and(|stream| !stream.answered) {
             self.allow(Cheap::Reset, context.now)?;
         }
-        let Some(stream) = self.streams.remove(&head.stream) else { return Ok(None) };
+        let Some(stream) = self.streams.remove(&head.stream) else {
+            return self.allow(Cheap::Late, context.now).map(|()| None);
+        };
         Ok(Some(Event::Reset { stream: head.stream, call: stream.call, reason: Reason(code) }))
     }
 
@@ -59,11 +61,14 @@ impl Connection {
             return Err(Fatal(Reason::PROTOCOL_ERROR));
         }
         if head.has(ACK) {
-            return match (payload.is_empty(), self.settled) {
-                (true, true) => Ok(None),
-                (true, false) => Err(Fatal(Reason::PROTOCOL_ERROR)),
-                (false, _) => Err(Fatal(Reason::FRAME_SIZE_ERROR)),
-            };
+            if !payload.is_empty() {
+                return Err(Fatal(Reason::FRAME_SIZE_ERROR));
+            }
+            // Of SETTINGS that were not sent, as h2 and Go have it.
+            if !self.settled || std::mem::replace(&mut self.acknowledged, true) {
+                return Err(Fatal(Reason::PROTOCOL_ERROR));
+            }
+            return Ok(None);
         }
         if !payload.len().is_multiple_of(6) {
             return Err(Fatal(Reason::FRAME_SIZE_ERROR));
@@ -116,18 +121,18 @@ impl Connection {
         if head.stream != 0 {
             return Err(Fatal(Reason::PROTOCOL_ERROR));
         }
+        self.allow(Cheap::Ping, context.now)?;
         if head.has(ACK) {
             if payload == DRAIN && self.went.is_none() && self.role == Role::Server {
                 self.go_away(true, out);
             }
             return Ok(None);
         }
-        self.allow(Cheap::Ping, context.now)?;
         frame::put_ping(ACK, payload, out);
         Ok(None)
     }
 
-    pub(super) fn goaway(&mut self, head: Head, payload: &[u8]) -> Outcome {
+    pub(super) fn goaway(&mut self, head: Head, payload: &[u8], context: &Context) -> Outcome {
         if head.stream != 0 {
             return Err(Fatal(Reason::PROTOCOL_ERROR));
         }
@@ -135,6 +140,7 @@ impl Connection {
             return Err(Fatal(Reason::FRAME_SIZE_ERROR));
         };
         let (last, reason) = (word(last)? & frame::STREAM, Reason(word(reason)?));
+        self.allow(Cheap::GoAway, context.now)?;
         self.told_to_go = Some(last);
         Ok(Some(Event::GoAway { last, reason }))
     }

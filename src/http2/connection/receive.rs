@@ -208,11 +208,7 @@ impl Connection {
                 Err(_) => Some(Reason::FLOW_CONTROL_ERROR),
             },
             None if self.role == Role::Client || self.reset.contains(&id) => None,
-            None => {
-                frame::put_reset(id, Reason::STREAM_CLOSED, out);
-                self.forget(id);
-                None
-            }
+            None => Some(Reason::STREAM_CLOSED),
         };
         let event = fault.and_then(|reason| self.fail(id, reason, out));
         let wanted = self.streams.contains_key(&id);
@@ -289,7 +285,7 @@ impl Connection {
             RST_STREAM => self.rst_stream(head, payload, context),
             SETTINGS => self.settings(head, payload, context, out),
             PING => self.ping(head, payload, context, out),
-            GOAWAY => self.goaway(head, payload),
+            GOAWAY => self.goaway(head, payload, context),
             WINDOW_UPDATE => self.window_update(head, payload, context, out),
             PUSH_PROMISE => Err(Fatal(Reason::PROTOCOL_ERROR)),
             _ => self.allow(Cheap::Unknown, context.now).map(|()| None),
