@@ -70,6 +70,9 @@ fn a_goaway_never_names_a_higher_stream_than_the_one_before() {
     put(HEADERS, END_HEADERS, 1, &encode(&POST, &[]), &mut input);
     server.feed(&input).0.unwrap();
     server.connection.go_away(true, &mut Vec::new());
+    let mut out = Vec::new();
+    server.connection.go_away(false, &mut out);
+    assert!(out.is_empty(), "no end is near: it was said");
     input.clear();
     put(HEADERS, END_HEADERS | END_STREAM, 3, &encode(&POST, &[]), &mut input);
     put(DATA, 0, 0, &[], &mut input);

@@ -111,8 +111,11 @@ impl Connection {
     }
 
     /// Says GOAWAY: first that an end is near, which refuses nothing; then, with `last`, that no
-    /// stream above the highest so far is taken (RFC 9113, 6.8).
+    /// stream above the highest so far is taken (RFC 9113, 6.8). After that there is no more to say.
     pub fn go_away(&mut self, last: bool, out: &mut Vec<u8>) {
+        if self.went.is_some() {
+            return;
+        }
         if last {
             self.went = Some(self.highest);
             frame::put_goaway(self.highest, Reason::NO_ERROR, out);
