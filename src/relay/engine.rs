@@ -92,6 +92,17 @@ impl Engine {
         }
     }
 
+    /// Whether nothing is left of any link.
+    pub(super) fn is_empty(&self) -> bool {
+        self.links.is_empty()
+            && self.calls.is_empty()
+            && self.lanes.values().all(|lane| !lane.is_waited_for())
+            && self.dirty.is_empty()
+            && self.opening.is_empty()
+            && self.lingering.is_empty()
+            && self.commands.is_empty()
+    }
+
     /// Begins a turn: takes the time.
     pub(super) fn tick(&mut self) {
         self.clock = Instant::now();

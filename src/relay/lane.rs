@@ -59,6 +59,11 @@ impl Lane {
         !self.links.is_empty()
     }
 
+    /// Whether calls wait for one.
+    pub(super) fn is_waited_for(&self) -> bool {
+        !self.waiting.is_empty()
+    }
+
     /// How long to put the next attempt off: doubled with each failure, give or take 20 %.
     pub(super) fn pause(&self) -> Duration {
         match self.failures {

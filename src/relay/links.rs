@@ -23,6 +23,10 @@ impl Links {
         id
     }
 
+    pub(super) fn is_empty(&self) -> bool {
+        self.slots.is_empty()
+    }
+
     pub(super) fn contains(&self, id: usize) -> bool {
         self.get(id).is_some()
     }

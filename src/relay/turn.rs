@@ -73,6 +73,11 @@ impl Relay {
         engine.calls.iter().filter(|(_, call)| !matches!(call.peer, Peer::Local(_))).count()
     }
 
+    /// Whether no connection is open, and nothing that belonged to one is left.
+    pub fn is_empty(&self) -> bool {
+        self.0.engine.borrow().is_empty()
+    }
+
     /// Serves a client's HTTP/2 connection, of which the bytes in `first` were read already. Ends
     /// when the client does, or after GOAWAY: when the process stops, when it is idle, and when it
     /// is old.
