@@ -133,14 +133,16 @@ impl Engine {
             });
             let links = &self.links;
             let streams = |id: &usize| links[*id].connection.streams();
-            let open = |id: &usize| links[*id].is_open();
+            let takes = |id: &usize| links[*id].connection.max_streams() > 0;
+            let shut = !lane.links.iter().all(takes);
+            let open = |id: &usize| links[*id].is_open() && takes(id);
             let best = lane.links.iter().copied().filter(open).min_by_key(streams);
             let busy = best.is_none_or(|best| {
                 let limit = links[best].connection.max_streams().min(BUSY);
                 links[best].connection.streams() >= limit - limit / 8
             });
-            if busy && !lane.dialing && lane.failure.is_none() && lane.links.len() < self.most_links
-            {
+            let idle = !lane.dialing && lane.failure.is_none() && !shut;
+            if busy && idle && lane.links.len() < self.most_links {
                 lane.dialing = true;
                 self.commands.push(Command::Dial(Arc::clone(&lane.upstream), at));
             }
@@ -152,7 +154,9 @@ impl Engine {
                     return None;
                 }
                 _ => {
-                    let why = lane.failure.clone();
+                    // It may say so for a short time only (RFC 9113, 6.5.2), or for ever.
+                    let shut = shut.then(|| format!("{address} takes no streams"));
+                    let why = lane.failure.clone().or(shut);
                     opening.waits_for = None;
                     opening.tried.push(address);
                     opening.why = why.or_else(|| opening.why.take());

@@ -8,7 +8,12 @@ use std::{
     time::Duration,
 };
 
-use tokio::{task::JoinSet, time::Instant};
+use bytes::Bytes;
+use tokio::{
+    net::TcpListener,
+    task::JoinSet,
+    time::{Instant, timeout},
+};
 
 use crate::fixture::{
     caller::{Caller, read},
@@ -52,6 +57,42 @@ async fn calls_in_flight_on_a_dying_endpoint_get_14_and_new_ones_go_to_the_other
     }
     drop(kept);
     eventually("the rest is cancelled", async || living.seen().open.load(SeqCst) == 0).await;
+    proxy.stop().await;
+}
+
+#[tokio::test]
+async fn a_backend_that_takes_no_streams_is_passed_over() {
+    let socket = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let shut = socket.local_addr().unwrap();
+    let mut serving = JoinSet::new();
+    serving.spawn(async move {
+        let mut connections = JoinSet::new();
+        while let Ok((socket, _)) = socket.accept().await {
+            let mut builder = h2::server::Builder::new();
+            builder.max_concurrent_streams(0);
+            connections.spawn(async move {
+                // A probe by TCP says nothing.
+                if let Ok(mut connection) = builder.handshake::<_, Bytes>(socket).await {
+                    connection.accept().await;
+                }
+            });
+        }
+    });
+    let echo = Echo::start().await;
+    let proxy = Proxy::in_front_of(&[shut, echo.address()]).await;
+    eventually("both are healthy", async || proxy.status().await.upstreams[0].healthy == 2).await;
+    let mut caller = Caller::connect(proxy.address("otlp")).await;
+    for _ in 0..20 {
+        let call = timeout(Duration::from_secs(5), caller.unary("/test.Echo/Unary", &[0; 5])).await;
+        assert_eq!(call.expect("it waits").unwrap().code(), 0);
+    }
+    proxy.stop().await;
+
+    let proxy = Proxy::in_front_of(&[shut]).await;
+    let mut caller = Caller::connect(proxy.address("otlp")).await;
+    let call = timeout(Duration::from_secs(5), caller.unary("/test.Echo/Unary", &[0; 5])).await;
+    let status = call.expect("it waits").unwrap().status().unwrap();
+    assert_eq!(status.message, format!("{shut} takes no streams"));
     proxy.stop().await;
 }
 
