@@ -21,3 +21,4 @@ mod mutations;
 mod probe;
 mod stories;
 mod unchanged;
+mod verdicts;

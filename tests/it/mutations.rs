@@ -206,7 +206,7 @@ proptest! {
         cuts in prop::collection::vec(any::<Index>(), 0..10),
     ) {
         let script = Script::new(role, &steps);
-        let input = mutate(script.frames, &mutations);
+        let input = mutate(script.frames, &mutations).concat();
         same_however_split(role, strict, &input, &cuts);
     }
 }
