@@ -64,7 +64,7 @@ type Known = (Option<Role>, Option<u8>, Said, Said, &'static str);
 /// Where the two differ, and why this is right: for an end with that role, or either, and a frame
 /// of that type, or any, what the core says and what the h2 crate does.
 #[rustfmt::skip]
-const KNOWN: [Known; 24] = {
+const KNOWN: [Known; 26] = {
     use Role::{Client, Server};
     use Said::{Connection, Nothing, Passed, Stream};
     [
@@ -86,13 +86,15 @@ const KNOWN: [Known; 24] = {
         (None, Some(HEADERS), Passed, Connection(1), "5.1: on closed streams not even malformed ones"),
         (Some(Client), Some(HEADERS), Passed, Stream(5), "5.1: on closed streams it may be an error"),
         (Some(Client), Some(DATA), Passed, Stream(5), "5.1: on closed streams it may be an error"),
+        (None, Some(WINDOW_UPDATE), Passed, Connection(1), "5.1: by nothing, on a closed stream"),
         (None, Some(GOAWAY), Passed, Connection(1), "6.8: only its sender must not name a higher stream"),
         (None, Some(SETTINGS), Passed, Connection(1), "6.5.2: a setting of RFC 8441, which is not known here"),
         // The core is stricter.
         (Some(Client), Some(HEADERS), Stream(1), Nothing, "8.3.2: without :status; h2 takes it as 200"),
         (Some(Server), Some(HEADERS), Stream(1), Nothing, "8.3.1: without :path"),
         (None, Some(PUSH_PROMISE), Connection(1), Nothing, "8.4: nobody may push here"),
-        (Some(Client), Some(HEADERS), Connection(9), Stream(1), "4.3: behind a malformed field"),
+        (None, Some(HEADERS), Connection(9), Stream(1), "4.3: behind a malformed field"),
+        (Some(Server), Some(HEADERS), Connection(5), Stream(1), "5.1: STREAM_CLOSED where it was open once"),
         (Some(Server), Some(HEADERS), Connection(1), Stream(1), "6.10: another frame inside a block"),
         (Some(Server), Some(PRIORITY), Connection(1), Stream(1), "6.4: an idle stream is never reset"),
         (None, Some(PRIORITY), Stream(1), Nothing, "RFC 7540, 5.3.1: a stream depends on itself"),
