@@ -1,7 +1,13 @@
 //! A worker's connections to one endpoint: shared by its calls, grown with them, renewed when
 //! lost.
 
-use std::{collections::VecDeque, rc::Rc, sync::Arc, time::Duration};
+use std::{
+    collections::{HashMap, VecDeque},
+    net::SocketAddr,
+    rc::Rc,
+    sync::Arc,
+    time::Duration,
+};
 
 use super::{
     call::{CallKey, Forwarded, Peer, StreamKey},
@@ -11,7 +17,7 @@ use super::{
 };
 use crate::{
     grpc::{Code, Status},
-    http2::frame::Reason,
+    http2::{frame::Reason, identity::ByIdentity},
     upstream::{Endpoint, Upstream},
 };
 
@@ -45,6 +51,19 @@ impl LaneKey {
 }
 
 impl Lane {
+    fn new(endpoint: Arc<Endpoint>, upstream: &Arc<Upstream>) -> Self {
+        Self {
+            endpoint,
+            upstream: Arc::clone(upstream),
+            links: Vec::new(),
+            dialing: false,
+            failure: None,
+            failures: 0,
+            made: 0,
+            waiting: VecDeque::new(),
+        }
+    }
+
     /// Whether a call has a chance there.
     fn is_usable(&self) -> bool {
         self.failure.is_none() || !self.links.is_empty()
@@ -100,17 +119,8 @@ impl Engine {
             let Peer::Opening(opening) = &mut call.peer else { return None };
             let upstream = listener.upstream.as_ref().expect("a listener that forwards has one");
             if opening.waits_for.is_none() {
-                let lanes = &self.lanes;
-                let usable = |endpoint: &Arc<Endpoint>| {
-                    lanes.get(&LaneKey::of(endpoint)).is_none_or(Lane::is_usable)
-                };
-                let tried = &opening.tried;
-                let untried = |endpoint: &Arc<Endpoint>| !tried.contains(&endpoint.address());
-                let picked = upstream
-                    .pick(|endpoint| untried(endpoint) && usable(endpoint))
-                    .or_else(|| upstream.pick(untried));
-                let Some(endpoint) = picked else {
-                    let none = || format!("no healthy endpoint in upstream {}", upstream.name());
+                let Some(endpoint) = pick(&self.lanes, upstream, &opening.tried) else {
+                    let none = || format!("no healthy endpoint in upstream {upstream}");
                     let why = opening.why.take().unwrap_or_else(none);
                     self.fail(key.index, &Status::new(Code::Unavailable, why));
                     return None;
@@ -121,16 +131,7 @@ impl Engine {
             let endpoint = Arc::clone(in_flight.endpoint());
             let address = endpoint.address();
             let at = LaneKey::of(&endpoint);
-            let lane = self.lanes.entry(at).or_insert_with(|| Lane {
-                endpoint,
-                upstream: Arc::clone(upstream),
-                links: Vec::new(),
-                dialing: false,
-                failure: None,
-                failures: 0,
-                made: 0,
-                waiting: VecDeque::new(),
-            });
+            let lane = self.lanes.entry(at).or_insert_with(|| Lane::new(endpoint, upstream));
             let links = &self.links;
             let streams = |id: &usize| links[*id].connection.streams();
             let takes = |id: &usize| links[*id].connection.max_streams() > 0;
@@ -309,6 +310,20 @@ impl Engine {
             None => self.place_waiting(at),
         }
     }
+}
+
+/// An endpoint for a call that was not tried for it, best one that can be reached.
+fn pick(
+    lanes: &HashMap<LaneKey, Lane, ByIdentity>,
+    upstream: &Upstream,
+    tried: &[SocketAddr],
+) -> Option<Arc<Endpoint>> {
+    let usable =
+        |endpoint: &Arc<Endpoint>| lanes.get(&LaneKey::of(endpoint)).is_none_or(Lane::is_usable);
+    let untried = |endpoint: &Arc<Endpoint>| !tried.contains(&endpoint.address());
+    upstream
+        .pick(|endpoint| untried(endpoint) && usable(endpoint))
+        .or_else(|| upstream.pick(untried))
 }
 
 /// Calls on one connection from which another one is made.

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use futures_util::FutureExt;
 use h2::{RecvStream, client, server};
 use http::{Request, Response};
-use proptest::prelude::*;
+use proptest::{prelude::*, test_runner::RngSeed};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt, DuplexStream},
     runtime::Builder,
@@ -354,6 +354,9 @@ fn role() -> impl Strategy<Value = Role> {
 }
 
 proptest! {
+    // The same cases each time: a pair of codes that is in no table yet is found by a longer run
+    // (PROPTEST_CASES, PROPTEST_RNG_SEED), not by the next one who changes a comment.
+    #![proptest_config(ProptestConfig { rng_seed: seed(), ..ProptestConfig::default() })]
     #[test]
     fn what_breaks_the_protocol_for_the_h2_crate_breaks_it_here(
         role in role(),
@@ -373,4 +376,9 @@ proptest! {
             prop_assert!(known, "{role:?}, type {kind}: {ours:?}, {theirs:?} of {:02x?}", frames[at]);
         }
     }
+}
+
+fn seed() -> RngSeed {
+    let given = std::env::var("PROPTEST_RNG_SEED").ok().and_then(|seed| seed.parse().ok());
+    RngSeed::Fixed(given.unwrap_or(1))
 }
