@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, hint::black_box, sync::Arc};
 
 use criterion::{BatchSize, Criterion};
 use upbeat::{
-    answer::Answers,
+    answer::{Answers, HttpCheck},
     config::{self, Config, NotServingAs},
     grpc::{HealthCheckRequest, encode},
     health::Board,
@@ -184,7 +184,7 @@ fn routes(bench: &mut Criterion) {
 fn answers(bench: &mut Criterion) {
     for services in [1, 1000] {
         let board = board(services);
-        let answers = Answers::new(board.subscribe(), NotServingAs::Message);
+        let answers = Answers::new(board.subscribe(), NotServingAs::Message, true);
         let last = format!("s{}", services - 1);
         let request = encode(&HealthCheckRequest { service: last.clone() });
         bench.bench_function(&format!("answer: Check, one of {services} services"), |bench| {
@@ -192,12 +192,16 @@ fn answers(bench: &mut Criterion) {
         });
         let query = format!("service={last}");
         bench.bench_function(&format!("answer: GET, one of {services} services"), |bench| {
-            bench.iter(|| answers.http(black_box(Some(&query))));
+            bench.iter(|| answers.http(black_box(&asked(&query))));
         });
         bench.bench_function(&format!("answer: GET of all {services} services"), |bench| {
-            bench.iter(|| answers.http(black_box(None)));
+            bench.iter(|| answers.http(black_box(&asked("/healthz"))));
         });
     }
+}
+
+fn asked(target: &str) -> HttpCheck<'_> {
+    HttpCheck { target, named: false, accept: None }
 }
 
 /// A board of one upstream that so many services stand for.

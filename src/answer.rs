@@ -5,7 +5,12 @@ mod http;
 
 use std::sync::Arc;
 
-pub use self::grpc::{Answer, MAX_REQUEST, Watch};
+use bytes::Bytes;
+
+pub use self::{
+    grpc::{Answer, MAX_REQUEST, Watch},
+    http::HttpCheck,
+};
 use crate::{
     config::NotServingAs,
     grpc::{HealthCheckRequest, Status, decode_unary},
@@ -17,12 +22,14 @@ use crate::{
 pub struct Answers {
     reader: Reader,
     not_serving_as: NotServingAs,
+    /// Whether reasons are told, which name endpoints.
+    details: bool,
 }
 
 impl Answers {
     /// Answers from what `reader` sees.
-    pub fn new(reader: Reader, not_serving_as: NotServingAs) -> Self {
-        Self { reader, not_serving_as }
+    pub fn new(reader: Reader, not_serving_as: NotServingAs, details: bool) -> Self {
+        Self { reader, not_serving_as, details }
     }
 
     /// `grpc.health.v1.Health/Check`, from the request's body.
@@ -52,8 +59,8 @@ impl Answers {
     }
 
     /// GET or HEAD; the response to HEAD is the same without its body.
-    pub fn http(&self, query: Option<&str>) -> ::http::Response<&'static str> {
-        http::answer(&self.snapshot(), query)
+    pub fn http(&self, asked: &HttpCheck<'_>) -> ::http::Response<Bytes> {
+        http::answer(&self.snapshot(), asked, self.details)
     }
 
     fn snapshot(&self) -> Arc<Snapshot> {
@@ -66,13 +73,13 @@ fn request(body: &[u8], encoding: Option<&[u8]>) -> Result<HealthCheckRequest, S
 }
 
 /// `GET /livez`.
-pub fn live() -> ::http::Response<&'static str> {
-    http::response(::http::StatusCode::OK, "LIVE")
+pub fn live() -> ::http::Response<Bytes> {
+    http::text(::http::StatusCode::OK, "LIVE")
 }
 
 /// A bare refusal. A 405 names the methods that are allowed.
-pub fn refusal(status: ::http::StatusCode) -> ::http::Response<&'static str> {
-    let mut response = http::response(status, status.canonical_reason().unwrap_or_default());
+pub fn refusal(status: ::http::StatusCode) -> ::http::Response<Bytes> {
+    let mut response = http::text(status, status.canonical_reason().unwrap_or_default());
     if status == ::http::StatusCode::METHOD_NOT_ALLOWED {
         let allow = ::http::HeaderValue::from_static("GET, HEAD");
         response.headers_mut().insert(::http::header::ALLOW, allow);

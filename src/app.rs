@@ -123,7 +123,8 @@ impl App {
             let upstream = config_of.upstream.as_ref().and_then(|name| {
                 upstreams.iter().find(|upstream| **upstream.name() == **name).cloned()
             });
-            let answers = Answers::new(reader.clone(), config_of.not_serving_as);
+            let answers =
+                Answers::new(reader.clone(), config_of.not_serving_as, config.health.details);
             let listener = Listener::new(config_of, &config.health, upstream, answers, &metrics);
             let socket = TcpListener::from_std(socket).context("cannot use a listening socket")?;
             info!(listener = config_of.name, address = %socket.local_addr()?, "listening");

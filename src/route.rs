@@ -93,6 +93,12 @@ pub enum Path {
     Live,
     /// `/`, or one of the configured paths.
     Health,
+    /// One of the configured paths and a service's name, such as `/healthz/NAME`. `method` where it
+    /// has the form of a gRPC method too, which it is to a call.
+    Named {
+        /// Of that form.
+        method: bool,
+    },
     /// Of a gRPC method.
     Method,
     /// None of these.
@@ -165,9 +171,21 @@ impl Router {
             ALB => Path::Alb,
             b"/livez" => Path::Live,
             path if self.health_paths.contains(path) => Path::Health,
-            path if end == target.len() && method(path).is_some() => Path::Method,
-            _ => Path::Other,
+            path => {
+                let method = end == target.len() && method(path).is_some();
+                match (self.is_named(path), method) {
+                    (true, method) => Path::Named { method },
+                    (false, true) => Path::Method,
+                    (false, false) => Path::Other,
+                }
+            }
         }
+    }
+
+    /// Whether a path is one of the configured ones with a name behind it.
+    fn is_named(&self, path: &[u8]) -> bool {
+        let slash = path.iter().rposition(|byte| *byte == b'/').unwrap_or_default();
+        slash > 0 && self.health_paths.contains(&path[..slash])
     }
 
     /// The route of a request over HTTP/1.1.
@@ -195,10 +213,11 @@ impl Router {
         match (request.path, request.verb) {
             (Path::Alb, Verb::Post) => Route::Health(Dialect::Alb),
             (Path::Live, Verb::Read) => Route::Live,
-            (Path::Health | Path::Check, Verb::Read) => Route::Health(Dialect::Http),
-            (Path::Health | Path::Check | Path::Live | Path::Watch | Path::List, _) => {
-                refuse(StatusCode::METHOD_NOT_ALLOWED)
+            (Path::Health | Path::Named { .. } | Path::Check, Verb::Read) => {
+                Route::Health(Dialect::Http)
             }
+            (Path::Health | Path::Check | Path::Live | Path::Watch | Path::List, _)
+            | (Path::Named { method: false }, _) => refuse(StatusCode::METHOD_NOT_ALLOWED),
             // As gRPC over HTTP/2 says of other content types.
             (_, Verb::Post) => refuse(StatusCode::UNSUPPORTED_MEDIA_TYPE),
             _ => refuse(StatusCode::NOT_FOUND),
@@ -215,12 +234,14 @@ impl Router {
             (Path::Watch, _) => Ok(Route::Health(Dialect::Watch)),
             (Path::List, _) => Ok(Route::Health(Dialect::List)),
             (Path::Alb, _) => Ok(Route::Health(Dialect::Alb)),
-            (Path::Method, Some(fault)) => Err(fault.status()),
-            (Path::Method, None) if self.forwards => Ok(Route::Forward),
-            (Path::Method, None) => {
+            (Path::Method | Path::Named { method: true }, Some(fault)) => Err(fault.status()),
+            (Path::Method | Path::Named { method: true }, None) if self.forwards => {
+                Ok(Route::Forward)
+            }
+            (Path::Method | Path::Named { method: true }, None) => {
                 Err(Status::new(Code::Unimplemented, "this listener answers health checks only"))
             }
-            (Path::Live | Path::Health | Path::Other, _) => {
+            (Path::Live | Path::Health | Path::Named { method: false } | Path::Other, _) => {
                 Err(Status::new(Code::Unimplemented, "malformed method name"))
             }
         }

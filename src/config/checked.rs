@@ -141,6 +141,8 @@ pub struct Health {
     pub services: BTreeMap<String, Service>,
     /// What is said when every endpoint is down.
     pub all_down: AllDown,
+    /// Whether reasons are told on the listeners.
+    pub details: bool,
     /// Paths that answer a GET or HEAD beside `/` and the gRPC path.
     pub paths: Vec<String>,
 }

@@ -185,6 +185,9 @@ pub(super) struct Health {
     pub(super) services: BTreeMap<String, Section>,
     /// What is said when every endpoint is down.
     pub(super) all_down: AllDown,
+    /// Whether `?verbose` and `Accept: application/json` tell why a service does not serve, which
+    /// names endpoints. Default: true; false where strangers can ask.
+    pub(super) details: Option<bool>,
     /// Paths beside `/` and `/grpc.health.v1.Health/Check` that a GET or HEAD may ask.
     /// Default: `/healthz`, `/readyz`, `/ready`.
     pub(super) paths: Option<Vec<String>>,

@@ -39,6 +39,8 @@ pub enum Role {
     GrpcTimeout,
     /// `grpc-encoding`
     GrpcEncoding,
+    /// `accept`
+    Accept,
     /// Passed on without a look.
     Plain,
 }
@@ -61,6 +63,7 @@ impl Role {
             b"grpc-status" => Self::GrpcStatus,
             b"grpc-timeout" => Self::GrpcTimeout,
             b"grpc-encoding" => Self::GrpcEncoding,
+            b"accept" => Self::Accept,
             _ => Self::Plain,
         }
     }

@@ -25,7 +25,7 @@ impl Engine {
         listener: &Arc<Listener>,
         client: StreamKey,
         request: &Block,
-        response: &http::Response<&'static str>,
+        response: &http::Response<Bytes>,
         end: bool,
     ) {
         let local = Peer::Local(Local { asked: None, watch: None });
@@ -41,7 +41,7 @@ impl Engine {
         }
         let call = &mut self.calls[key.index as usize];
         call.response.ended = true;
-        self.push(key.index, Direction::Response, Payload::own(response.body().as_bytes()));
+        self.push(key.index, Direction::Response, Payload::own(response.body()));
     }
 
     /// More of a health check's message has come, or its end.

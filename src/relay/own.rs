@@ -2,6 +2,7 @@
 
 use std::rc::Rc;
 
+use bytes::Bytes;
 use prometheus_client::metrics::counter::Counter;
 
 use super::Listener;
@@ -22,7 +23,8 @@ pub(super) struct Own {
     grpc: Rc<Field>,
     codes: Vec<Rc<Field>>,
     message: Rc<Name>,
-    content_type: Rc<Field>,
+    text: Rc<Field>,
+    json: Rc<Field>,
     no_store: Rc<Field>,
     allow: Rc<Field>,
     content_length: Rc<Name>,
@@ -39,7 +41,8 @@ impl Own {
                 .map(|code| fields.own("grpc-status", &(code as u8).to_string()))
                 .to_vec(),
             message: name(fields, "grpc-message"),
-            content_type: fields.own("content-type", "text/plain; charset=utf-8"),
+            text: fields.own("content-type", "text/plain; charset=utf-8"),
+            json: fields.own("content-type", "application/json"),
             no_store: fields.own("cache-control", "no-store"),
             allow: fields.own("allow", "GET, HEAD"),
             content_length: name(fields, "content-length"),
@@ -61,9 +64,13 @@ impl Own {
     }
 
     /// The head of a response that is not gRPC's.
-    pub(super) fn plain(&self, response: &http::Response<&'static str>, block: &mut Block) {
+    pub(super) fn plain(&self, response: &http::Response<Bytes>, block: &mut Block) {
         block.push_text(&self.status, response.status().as_str().as_bytes());
-        block.push_known(&self.content_type);
+        let json = response.headers().get(http::header::CONTENT_TYPE);
+        block.push_known(match json.is_some_and(|it| it == "application/json") {
+            true => &self.json,
+            false => &self.text,
+        });
         block.push_known(&self.no_store);
         if response.headers().contains_key(http::header::ALLOW) {
             block.push_known(&self.allow);

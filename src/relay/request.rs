@@ -9,6 +9,7 @@ use super::{
     link::Kind,
 };
 use crate::{
+    answer::HttpCheck,
     grpc::{Code, Status, is_grpc},
     http2::{block::Block, field::Role, hpack::Line},
     route::{Dialect, Fault, Path, Refusal, Request, Route, Verb, is_authority},
@@ -38,9 +39,12 @@ impl Engine {
             Route::Health(Dialect::Http) => {
                 listener.answered(Dialect::Http);
                 let target = block.first(Role::Path).unwrap_or_default();
-                let target = String::from_utf8_lossy(&target);
-                let query = target.split_once('?').map(|(_, query)| query);
-                let response = listener.answers.http(query);
+                let accept = block.first(Role::Accept);
+                let response = listener.answers.http(&HttpCheck {
+                    target: &String::from_utf8_lossy(&target),
+                    named: matches!(request.path, Path::Named { .. }),
+                    accept: accept.as_deref(),
+                });
                 self.plain(&listener, client, &block, &response, end);
                 self.context.recycle(block);
             }

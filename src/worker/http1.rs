@@ -15,10 +15,10 @@ use tokio::{
 use tracing::debug;
 
 use crate::{
-    answer::{self, Answer, MAX_REQUEST},
+    answer::{self, Answer, HttpCheck, MAX_REQUEST},
     grpc::{Code, Status},
     relay::Listener,
-    route::{Dialect, Refusal, Route},
+    route::{Dialect, Path, Refusal, Route},
     shutdown::Shutdown,
 };
 
@@ -81,7 +81,12 @@ async fn respond(request: Request<Incoming>, listener: &Listener) -> Response<Bo
     }
     match route {
         Route::Live => plain(&head.method, answer::live()),
-        Route::Health(Dialect::Http) => plain(&head.method, answers.http(head.uri.query())),
+        Route::Health(Dialect::Http) => {
+            let target = head.uri.path_and_query().map_or("", |target| target.as_str());
+            let named = matches!(listener.router().path(target.as_bytes()), Path::Named { .. });
+            let accept = head.headers.get(header::ACCEPT).map(HeaderValue::as_bytes);
+            plain(&head.method, answers.http(&HttpCheck { target, named, accept }))
+        }
         Route::Health(Dialect::Alb) => grpc(answers.alb()),
         Route::Health(Dialect::List) => grpc(answers.list()),
         Route::Health(Dialect::Check) => {
@@ -108,10 +113,10 @@ async fn respond(request: Request<Incoming>, listener: &Listener) -> Response<Bo
 }
 
 /// To HEAD, the body's length without the body.
-fn plain(method: &Method, response: Response<&'static str>) -> Response<Body> {
+fn plain(method: &Method, response: Response<Bytes>) -> Response<Body> {
     response.map(|text| {
-        let text = if method == Method::HEAD { "" } else { text };
-        Full::new(Bytes::from_static(text.as_bytes())).boxed_unsync()
+        let text = if method == Method::HEAD { Bytes::new() } else { text };
+        Full::new(text).boxed_unsync()
     })
 }
 

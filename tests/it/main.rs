@@ -22,3 +22,4 @@ mod probe;
 mod stories;
 mod unchanged;
 mod verdicts;
+mod views;

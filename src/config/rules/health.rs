@@ -52,7 +52,7 @@ impl Checker<'_> {
                 self.problem(&at, format!("{path:?} is listed twice"));
             }
         }
-        Health { services, all_down, paths }
+        Health { services, all_down, details: raw.details.unwrap_or(true), paths }
     }
 
     /// The expression at `path`.
