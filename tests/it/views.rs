@@ -141,28 +141,43 @@ async fn reasons_are_kept_from_strangers() {
     proxy.stop().await;
 }
 
+/// Waits until the board knows that `one` is down.
+async fn down(proxy: &Proxy) {
+    eventually("down", async || {
+        let status = proxy.status().await;
+        status.upstreams.iter().any(|it| it.upstream == "one" && it.healthy == 0)
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn a_service_that_is_held_turns_when_the_change_has_lasted() {
     let up = Echo::start().await;
-    let more = r#"    held: { all: [one], hold: 1s }
-    stays: { any: [one, dead] }
-  all_down: { policy: stay }"#;
-    let proxy = proxy(&up, more).await;
+    let proxy = proxy(&up, "    held: { all: [one], hold: 1s }").await;
     let address = proxy.address("otlp");
     let serves = async |name: &str| get(address, &format!("/healthz/{name}")).await.0 == 200;
-    assert!(serves("held").await);
+    assert!(serves("held").await, "the first state is told at once");
     drop(up);
-    eventually("`all` knows", async || {
-        let status = proxy.status().await;
-        let one = &status.upstreams.iter().find(|it| it.upstream == "one").unwrap();
-        one.healthy == 0
-    })
-    .await;
-    assert!(serves("stays").await && serves("held").await, "a fleet would leave at once");
+    down(&proxy).await;
     let status = proxy.status().await;
     let held = status.services.iter().find(|it| it.service == "held").unwrap();
     assert!(held.reason.starts_with("held: one: 0 of 1"), "{}", held.reason);
+    assert!(serves("held").await && !serves("").await);
     eventually("the hold is over", async || !serves("held").await).await;
-    assert!(serves("stays").await);
+    proxy.stop().await;
+}
+
+#[tokio::test]
+async fn a_fleet_whose_backends_are_all_down_stays_with_its_balancer() {
+    let up = Echo::start().await;
+    let proxy = proxy(&up, "  all_down: { policy: stay, dwell: 1s }").await;
+    let address = proxy.address("otlp");
+    let serves = async || get(address, "/healthz").await.0 == 200;
+    drop(up);
+    down(&proxy).await;
+    assert!(serves().await);
+    let mut caller = Caller::connect(address).await;
+    assert_eq!(caller.unary("/a.B/C", &[0; 5]).await.unwrap().code(), 14);
+    eventually("the dwell is over", async || !serves().await).await;
     proxy.stop().await;
 }
