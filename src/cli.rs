@@ -1,5 +1,6 @@
 //! The command line: arguments → tracing → configuration → exit code.
 
+mod cloud;
 mod probe;
 mod status;
 
@@ -42,6 +43,8 @@ enum Command {
     Probe(probe::Options),
     /// Show the board of a running proxy
     Status(status::Options),
+    /// Print the load balancer's side of a configuration
+    Cloud(cloud::Options),
     /// Print the JSON Schema of the configuration
     Schema,
 }
@@ -74,6 +77,7 @@ pub fn main() -> ExitCode {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => fail(&error),
         },
+        Command::Cloud(options) => cloud::run(&options),
         Command::Schema => {
             say(&format!("{:#}\n", config::schema()));
             ExitCode::SUCCESS

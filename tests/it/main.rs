@@ -7,6 +7,7 @@ mod bounds;
 mod breaches;
 mod cancel;
 mod cli;
+mod cloud;
 mod config;
 mod differential;
 mod drain;
