@@ -43,7 +43,7 @@ enum Command {
     Probe(probe::Options),
     /// Show the board of a running proxy
     Status(status::Options),
-    /// Print the load balancer's side of a configuration
+    /// Print the load balancer's side of a configuration, and where the two disagree
     Cloud(cloud::Options),
     /// Print the JSON Schema of the configuration
     Schema,

@@ -1,11 +1,13 @@
-//! `upbeat cloud`: the load balancer's side of a configuration.
+//! `upbeat cloud`: the load balancer's side of a configuration, and where the two disagree.
 //!
 //! `front` is all that is read of a configuration, `settings` what the balancer is told or was told
-//! before; from these two, each balancer's module fills its templates. Nothing here touches a cloud.
+//! before; from these two, each balancer's module fills its templates and `doctor` finds what would
+//! break. Nothing here touches a cloud.
 
 mod aws;
 mod azure;
 mod codes;
+mod doctor;
 mod front;
 mod gcp;
 mod gke;
@@ -50,14 +52,20 @@ pub(super) struct Options {
     /// The balancer speaks TLS to its backends
     #[arg(long)]
     backend_tls: bool,
+    /// Exit 1 if there is a finding of severity error
+    #[arg(long)]
+    strict: bool,
 }
 
 const AFTER: &str = "\
 Standard output has the balancer's side alone, so that it can be piped: YAML for kubectl, a shell
-script, or Terraform.
+script, or Terraform. Findings go to standard error, each with what breaks and what to write:
+
+  error    calls are lost, or a dead instance stays in, or a live one is taken out
+  warning  it works, but less well than it could
 
 Describe a balancer that is there already by --interval, --unhealthy-threshold, --health-port,
---success-codes, --grace-period and --backend-tls.
+--success-codes, --grace-period and --backend-tls; they change what is printed and what is found.
 
   gke         yaml              Gateway: Service, HealthCheckPolicy, GCPBackendPolicy;
                                 Ingress: BackendConfig
@@ -66,7 +74,7 @@ Describe a balancer that is there already by --interval, --unhealthy-threshold, 
   azure       yaml, shell       Application Gateway for Containers; Azure Load Balancer
   kubernetes  yaml              ConfigMap, Deployment, Services, disruption budget, autoscaler
 
-Exit codes: 0; 2 usage; 78 bad configuration.";
+Exit codes: 0; 1 with --strict, if there is an error; 2 usage; 78 bad configuration.";
 
 /// Whose load balancer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -106,7 +114,7 @@ impl Cloud {
     }
 }
 
-/// Prints the balancer's side.
+/// Prints the balancer's side, and what the doctor found.
 pub(super) fn run(options: &Options) -> ExitCode {
     if let Some(misuse) = misuse(options) {
         eprintln!("error: {misuse}\n\nFor more information, try 'upbeat cloud --help'.");
@@ -123,7 +131,12 @@ pub(super) fn run(options: &Options) -> ExitCode {
     let language = options.language.unwrap_or_else(|| options.cloud.languages()[0]);
     let printed = print(options.cloud, language, &front, &settings, &source);
     super::say(&format!("{}\n{printed}", origin(options, language)));
-    ExitCode::SUCCESS
+    let findings = doctor::findings(options.cloud, &front, &settings);
+    for finding in &findings {
+        eprintln!("{finding}");
+    }
+    let strict = options.strict && findings.iter().any(doctor::Finding::is_error);
+    if strict { ExitCode::FAILURE } else { ExitCode::SUCCESS }
 }
 
 fn print(

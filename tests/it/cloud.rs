@@ -1,6 +1,8 @@
 //! `upbeat cloud`: what it prints parses and says what the configuration says, and `config/deploy`
 //! is what it prints.
 
+mod doctor;
+
 use std::{
     collections::BTreeMap,
     fs,
