@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, net::SocketAddr, time::Duration};
 
 use super::text::label;
-use crate::config::{Check, Config, Drain, Health, Listener, NotServingAs};
+use crate::config::{Check, Config, Drain, Health, Listener, NotServingAs, Service, View};
 
 /// The proxy from the outside.
 #[derive(Debug)]
@@ -139,10 +139,14 @@ impl Port {
 
 /// The service that stands for this upstream and no other; the overall state if it does.
 fn own_service<'a>(health: &'a Health, upstream: &str) -> Option<&'a str> {
-    let own = |upstreams: &[String]| upstreams.iter().all(|name| name == upstream);
+    let own = |service: &Service| match &service.view {
+        View::Upstream(name) => name == upstream,
+        View::All(views) | View::Any(views) => *views == [View::Upstream(upstream.to_owned())],
+        View::Not(_) | View::AtLeast(..) => false,
+    };
     // "" is the first in order.
     let mut services = health.services.iter();
-    services.find(|(_, upstreams)| own(upstreams)).map(|(name, _)| name.as_str())
+    services.find(|(_, service)| own(service)).map(|(name, _)| name.as_str())
 }
 
 /// The port that a check goes to, if not the endpoint's own.
