@@ -93,7 +93,8 @@ async fn probe(options: Options) -> Result<(), Failure> {
         let metadata: HeaderMap = options.metadata.into_iter().collect();
         // The name that was typed, for servers that tell virtual hosts apart.
         let authority = options.address.parse().ok();
-        config::Check::Grpc(GrpcCheck { port: None, service: options.service, metadata, authority })
+        let service = options.service;
+        config::Check::Grpc(GrpcCheck { port: None, service, metadata, authority, watch: false })
     };
     Check::new(&check, address, options.timeout, None).run().await
 }

@@ -85,6 +85,8 @@ pub struct Probe {
     pub healthy_threshold: u32,
     /// Failed probes in a row that make an endpoint unhealthy; at least 1.
     pub unhealthy_threshold: u32,
+    /// How long what a probe found is knowledge; longer than `interval` and `timeout` together.
+    pub stale_after: Duration,
     /// At least one; a probe passes when all do.
     pub checks: Vec<Check>,
     /// Where this section stands, for reports that name the key to set.
@@ -121,6 +123,8 @@ pub struct GrpcCheck {
     pub metadata: http::HeaderMap,
     /// The `:authority`, where it is not the address.
     pub authority: Option<http::uri::Authority>,
+    /// Whether a Watch is held too.
+    pub watch: bool,
 }
 
 /// An HTTP GET as a probe.

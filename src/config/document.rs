@@ -122,8 +122,17 @@ pub(super) struct Probe {
     pub(super) timeout: Option<Duration>,
     /// Passed probes in a row that make an unhealthy endpoint healthy. Default: 2.
     pub(super) healthy_threshold: Option<u32>,
-    /// Failed probes in a row that make a healthy endpoint unhealthy. Default: 3.
+    /// Failed probes in a row that make a healthy endpoint unhealthy. One that answers a `grpc`
+    /// check with NOT_SERVING is unhealthy at once. Where a connection that a check keeps, or a
+    /// Watch, has broken, probes follow each other at once until one passes or there are enough
+    /// of them (up to 10); else they are an interval apart. Default: 3.
     pub(super) unhealthy_threshold: Option<u32>,
+    /// An endpoint that could not be probed for this long, for a cause on Upbeat's own side such
+    /// as a lack of file descriptors, is unknown, which counts as not healthy; longer than
+    /// the interval, its jitter and the timeout together. Default: three intervals and the timeout.
+    #[serde(with = "humantime_serde")]
+    #[schemars(with = "Option<String>")]
+    pub(super) stale_after: Option<Duration>,
     /// A probe passes when every check passes. At least one.
     pub(super) checks: Vec<Check>,
 }
@@ -138,7 +147,8 @@ pub(super) struct Check {
     pub(super) grpc: Option<Grpc>,
     /// An HTTP/1.1 GET.
     pub(super) http: Option<Http>,
-    /// A TCP connect.
+    /// A TCP connect. The only kind that keeps no connection, so that a death is seen at the next
+    /// interval only.
     pub(super) tcp: Option<PortOnly>,
 }
 
@@ -162,6 +172,9 @@ pub(super) struct Grpc {
     pub(super) metadata: BTreeMap<String, String>,
     /// The `:authority` sent. Default: the endpoint's address.
     pub(super) authority: Option<String>,
+    /// Hold a `Health/Watch` beside the calls of Check, so that NOT_SERVING is known when the
+    /// endpoint says it. Where it has no Watch (UNIMPLEMENTED), Check alone decides. Default: false.
+    pub(super) watch: bool,
 }
 
 /// An HTTP/1.1 GET.

@@ -173,12 +173,13 @@ fn defaults_are_those_that_are_documented() {
     let probe = &upstream.probe;
     assert_eq!((probe.interval, probe.timeout), (seconds(5), seconds(2)));
     assert_eq!((probe.healthy_threshold, probe.unhealthy_threshold), (2, 3));
+    assert_eq!(probe.stale_after, seconds(17));
     let [Check::Http(http), Check::Grpc(grpc), Check::Tcp { port: None }] = &*probe.checks else {
         panic!("{:?}", probe.checks);
     };
     assert_eq!((http.port, http.path.as_str(), http.status.as_u16()), (None, "/ready", 200));
     assert_eq!((grpc.port, &*grpc.service, grpc.metadata.len()), (None, "", 0));
-    assert_eq!(grpc.authority, None);
+    assert_eq!((&grpc.authority, grpc.watch), (&None, false));
 
     assert_eq!(config.health.paths, ["/healthz", "/readyz", "/ready"]);
     let services: Vec<_> = config.health.services.into_iter().collect();
@@ -346,6 +347,7 @@ fn accepts(root: &Value, schema: &Value, value: &Value) -> Result<(), String> {
                     "array" => value.is_array(),
                     "string" => value.is_string(),
                     "integer" => value.is_i64() || value.is_u64(),
+                    "boolean" => value.is_boolean(),
                     "null" => value.is_null(),
                     other => panic!("type {other}"),
                 };

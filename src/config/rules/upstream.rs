@@ -86,6 +86,7 @@ impl Checker<'_> {
             );
             self.problem(&format!("{path}.timeout"), message);
         }
+        let stale_after = self.stale_after(&path, raw.stale_after, interval, timeout);
         self.at_least_one(&format!("{path}.healthy_threshold"), raw.healthy_threshold);
         self.at_least_one(&format!("{path}.unhealthy_threshold"), raw.unhealthy_threshold);
         if raw.checks.is_empty() {
@@ -103,9 +104,35 @@ impl Checker<'_> {
             timeout,
             healthy_threshold: raw.healthy_threshold.unwrap_or(2),
             unhealthy_threshold: raw.unhealthy_threshold.unwrap_or(3),
+            stale_after,
             checks,
             path,
         }
+    }
+
+    fn stale_after(
+        &mut self,
+        path: &str,
+        raw: Option<Duration>,
+        interval: Duration,
+        timeout: Duration,
+    ) -> Duration {
+        let others = [format!("{path}.interval"), format!("{path}.timeout")];
+        let path = format!("{path}.stale_after");
+        self.positive(&path, raw);
+        // Probes are up to this far apart when nothing is wrong.
+        let apart = interval.saturating_add(interval / 10).saturating_add(timeout);
+        let three = || interval.saturating_mul(3).saturating_add(timeout);
+        let stale_after = raw.unwrap_or_else(three);
+        if stale_after <= apart && !others.iter().any(|path| self.is_told(path)) {
+            let message = format!(
+                "{} must be longer than probe.interval, its jitter of 10 % and probe.timeout together ({})",
+                humantime::format_duration(stale_after),
+                humantime::format_duration(apart)
+            );
+            self.problem(&path, message);
+        }
+        stale_after
     }
 
     fn check(&mut self, path: &str, raw: document::Check) -> Option<Check> {
@@ -164,7 +191,7 @@ impl Checker<'_> {
                 .ok()
         });
         let port = self.port(path, raw.port);
-        GrpcCheck { port, service: raw.service, metadata, authority }
+        GrpcCheck { port, service: raw.service, metadata, authority, watch: raw.watch }
     }
 
     fn http(&mut self, path: &str, raw: document::Http) -> Option<HttpCheck> {

@@ -34,6 +34,7 @@ pub(super) fn explain(message: &str, found: Option<&Value>) -> String {
         "a duration" => "a duration such as 5s or 500ms",
         "an integer or string" | "parsable string" | "integer overflow" => "a size such as 4MiB",
         "socket address" => "an IP address and port, such as 0.0.0.0:4317",
+        "a boolean" => "true or false",
         "u16" => "a whole number from 0 to 65535",
         "u32" => "a whole number from 0 to 4294967295",
         "struct Check" => "a mapping such as { otlp: {} }",
