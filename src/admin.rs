@@ -79,6 +79,9 @@ pub struct EndpointStatus {
     pub since: String,
     /// Why it is not healthy; empty where it is.
     pub reason: String,
+    /// What to know of its probes whatever its health; mostly empty.
+    #[serde(default)]
+    pub note: String,
     /// Calls in flight, over all workers.
     pub in_flight: usize,
 }
@@ -166,6 +169,7 @@ fn upstream_status(upstream: &Upstream) -> UpstreamStatus {
             health: state.health.to_string(),
             since: timestamp(state.since),
             reason: state.reason.to_string(),
+            note: state.note.to_string(),
             in_flight: endpoint.in_flight(),
         }
     });

@@ -122,7 +122,7 @@ pub struct ProbeLabels {
     pub upstream: Text,
     /// The endpoint's address.
     pub endpoint: Text,
-    /// `passed` or `failed`.
+    /// `passed`, `failed`, or `inconclusive` where the cause was on our side.
     pub result: &'static str,
 }
 

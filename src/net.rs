@@ -113,8 +113,8 @@ pub async fn close(socket: &TcpStream) {
     }
 }
 
-/// EMFILE, ENFILE, ENOBUFS, ENOMEM: true for the next accept too.
-fn is_exhaustion(error: &io::Error) -> bool {
+/// EMFILE, ENFILE, ENOBUFS, ENOMEM: true for the next accept or connect too.
+pub fn is_exhaustion(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(24 | 23 | 105 | 12))
 }
 

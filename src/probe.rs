@@ -1,31 +1,36 @@
 //! Probes: what we send to endpoints to learn whether they are well.
 //!
 //! A supervisor follows an upstream's endpoint set and keeps one prober for each endpoint. A
-//! prober runs all checks at once, at once after it starts and then at each interval, and is the
-//! only writer of its endpoint's health.
+//! prober runs all checks at the same time, first when it starts and then at each interval, and is
+//! the only writer of its endpoint's health.
+//!
+//! An interval is how late nothing in particular may be seen. What tells of itself is not waited
+//! for: checks keep their connections, and the end of one is followed by probes at once; a Watch
+//! brings an endpoint's own word when it is said.
 
 mod channel;
 mod grpc;
 mod http;
+mod prober;
 mod tcp;
 mod threshold;
+mod verdict;
+mod watch;
 
-use std::{fmt, future::pending, net::SocketAddr, sync::Arc, time::Duration};
+use std::{fmt, future::pending, net::SocketAddr, panic::resume_unwind, sync::Arc, time::Duration};
 
-use futures_util::{StreamExt, stream::FuturesUnordered};
 use thiserror::Error;
 use tokio::{
     task::JoinSet,
-    time::{Instant, sleep_until, timeout},
+    time::{Instant, timeout},
 };
-use tracing::{info, warn};
 
 pub use self::channel::{Channel, Reply};
-use self::threshold::Threshold;
+use self::prober::Prober;
 use crate::{
     config,
-    metrics::{EndpointLabels, Metrics, ProbeLabels},
-    upstream::{Endpoint, Health, Upstream},
+    metrics::Metrics,
+    upstream::{Endpoint, Upstream},
 };
 
 /// Why a check did not pass.
@@ -37,9 +42,16 @@ pub enum Failure {
     /// It was reached, and the exchange failed.
     #[error("{0}")]
     Rpc(String),
-    /// It answered that it does not serve.
+    /// It said itself, by `grpc.health.v1`, that it does not serve.
     #[error("{0}")]
     NotServing(String),
+    /// It answered, and not as it must. An HTTP status says less than NOT_SERVING does: servers
+    /// answer 500 or 429 in passing.
+    #[error("{0}")]
+    Answered(String),
+    /// There was no asking it, for a cause on this side.
+    #[error("{0}")]
+    Local(String),
 }
 
 /// One check against one address, with its connection kept between runs.
@@ -98,14 +110,45 @@ impl Check {
                 Kind::Tcp(address) => tcp::connect(*address).await.map(drop),
             }
         };
+        let started = Instant::now();
         let outcome = timeout(self.timeout, run).await;
         outcome.unwrap_or_else(|_| {
+            let took = started.elapsed();
+            if took >= self.timeout + HELD_UP {
+                // The answer may well be there; the timer was late, and so was whoever reads it.
+                return Err(Failure::Local(format!("held up for {took:?}")));
+            }
             let late = format!("no answer within {}", humantime::format_duration(self.timeout));
             Err(match self.kind {
                 Kind::Tcp(_) => Failure::Connect(late),
                 _ => Failure::Rpc(late),
             })
         })
+    }
+}
+
+impl Check {
+    /// Waits until the connection that it keeps between runs ends; for ever, where it keeps none.
+    ///
+    /// A TCP check keeps none, though its end would be news: to a gRPC server it would be a client
+    /// that never sends its preface, for which grpc-go's graceful stop waits up to two minutes.
+    async fn lost(&mut self) {
+        match &mut self.kind {
+            Kind::Otlp(otlp) => otlp.channel().lost().await,
+            Kind::Grpc(health) => health.channel().lost().await,
+            Kind::Http(get) => get.lost().await,
+            Kind::Tcp(_) => pending().await,
+        }
+    }
+
+    /// Whether a run found the kept connection ended, since this was asked last.
+    fn broke(&mut self) -> bool {
+        match &mut self.kind {
+            Kind::Otlp(otlp) => otlp.channel().broke(),
+            Kind::Grpc(health) => health.channel().broke(),
+            Kind::Http(get) => get.broke(),
+            Kind::Tcp(_) => false,
+        }
     }
 }
 
@@ -126,7 +169,18 @@ pub async fn supervise(upstream: Arc<Upstream>, config: config::Probe, metrics: 
     let mut endpoints = upstream.follow();
     let mut probers = JoinSet::new();
     let mut running = Vec::new();
-    while endpoints.changed().await.is_ok() {
+    loop {
+        tokio::select! {
+            changed = endpoints.changed() => if changed.is_err() {
+                // Without an upstream there is nothing to probe.
+                return pending().await;
+            },
+            Some(ended) = probers.join_next() => match ended {
+                // An endpoint without its prober would stay for ever what it was.
+                Err(error) if error.is_panic() => resume_unwind(error.into_panic()),
+                _ => continue,
+            },
+        }
         let current = endpoints.borrow_and_update().clone();
         running.retain(|(endpoint, prober): &(Arc<Endpoint>, tokio::task::AbortHandle)| {
             let kept = current.iter().any(|other| Arc::ptr_eq(other, endpoint));
@@ -143,114 +197,12 @@ pub async fn supervise(upstream: Arc<Upstream>, config: config::Probe, metrics: 
             running.push((Arc::clone(endpoint), probers.spawn(prober.run())));
         }
     }
-    pending().await
-}
-
-/// Probes one endpoint.
-#[derive(Debug)]
-struct Prober {
-    upstream: Arc<str>,
-    endpoint: Arc<Endpoint>,
-    checks: Vec<Check>,
-    threshold: Threshold,
-    interval: Duration,
-    metrics: Metrics,
-    labels: EndpointLabels,
-}
-
-impl Prober {
-    fn new(
-        upstream: &Arc<str>,
-        endpoint: Arc<Endpoint>,
-        config: &config::Probe,
-        metrics: &Metrics,
-    ) -> Self {
-        let check = |(index, check)| {
-            let path = format!("{}.checks[{index}]", config.path);
-            Check::new(check, endpoint.address(), config.timeout, Some(&path))
-        };
-        let labels = EndpointLabels {
-            upstream: (&**upstream).into(),
-            endpoint: endpoint.address().to_string().as_str().into(),
-        };
-        // At zero from the start, so that the first event is seen as a change.
-        metrics.endpoint_healthy.get_or_create(&labels).set(0);
-        metrics.upstream_connections.get_or_create(&labels).inc_by(0);
-        metrics.upstream_connect_failures.get_or_create(&labels).inc_by(0);
-        Self {
-            upstream: Arc::clone(upstream),
-            checks: config.checks.iter().enumerate().map(check).collect(),
-            threshold: Threshold::new(config.healthy_threshold, config.unhealthy_threshold),
-            interval: config.interval,
-            metrics: metrics.clone(),
-            labels,
-            endpoint,
-        }
-    }
-
-    async fn run(mut self) {
-        loop {
-            let started = Instant::now();
-            let failures = self.probe().await;
-            self.record(started.elapsed(), &failures);
-            sleep_until(started + jittered(self.interval)).await;
-        }
-    }
-
-    /// Runs all checks at the same time; the failures, in words, or "".
-    async fn probe(&mut self) -> String {
-        let mut running: FuturesUnordered<_> = self
-            .checks
-            .iter_mut()
-            .enumerate()
-            .map(async |(index, check)| (index, check.run().await, check.to_string()))
-            .collect();
-        let mut failed = Vec::new();
-        while let Some((index, outcome, name)) = running.next().await {
-            if let Err(failure) = outcome {
-                failed.push((index, format!("{name}: {failure}")));
-            }
-        }
-        failed.sort();
-        failed.into_iter().map(|(_, words)| words).collect::<Vec<_>>().join("; ")
-    }
-
-    fn record(&mut self, took: Duration, failures: &str) {
-        let passed = failures.is_empty();
-        let labels = ProbeLabels {
-            upstream: self.labels.upstream.clone(),
-            endpoint: self.labels.endpoint.clone(),
-            result: if passed { "passed" } else { "failed" },
-        };
-        self.metrics.probes.get_or_create(&labels).inc();
-        self.metrics.probe_duration.get_or_create(&self.labels).observe(took.as_secs_f64());
-        let from = self.threshold.health();
-        let changed = self.threshold.record(passed);
-        let health = self.threshold.health();
-        // While failures are fewer than the threshold the endpoint is healthy, without a reason.
-        match health {
-            Health::Healthy => self.endpoint.publish(health, ""),
-            _ if passed => {}
-            _ => self.endpoint.publish(health, failures),
-        }
-        self.metrics
-            .endpoint_healthy
-            .get_or_create(&self.labels)
-            .set((health == Health::Healthy).into());
-        let (upstream, address) = (&*self.upstream, self.endpoint.address());
-        match changed {
-            Some(Health::Healthy) => {
-                info!(upstream, endpoint = %address, %from, to = %health, "endpoint health changed");
-            }
-            Some(_) => {
-                warn!(upstream, endpoint = %address, %from, to = %health, reason = failures, "endpoint health changed");
-            }
-            None => {}
-        }
-    }
 }
 
 /// The interval, give or take a tenth, so that many probers do not fall into step.
 fn jittered(interval: Duration) -> Duration {
     interval.mul_f64(0.9 + 0.2 * fastrand::f64())
 }
+
+/// How late a timer is that says nothing of what it timed.
+const HELD_UP: Duration = Duration::from_millis(500);

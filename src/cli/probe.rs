@@ -57,9 +57,9 @@ pub(super) async fn run(options: Options) -> ExitCode {
         Err(failure) => {
             eprintln!("{failure}");
             ExitCode::from(match failure {
-                Failure::Connect(_) => 2,
+                Failure::Connect(_) | Failure::Local(_) => 2,
                 Failure::Rpc(_) => 3,
-                Failure::NotServing(_) => 4,
+                Failure::NotServing(_) | Failure::Answered(_) => 4,
             })
         }
     }

@@ -55,7 +55,9 @@ fn table(status: &Status) -> String {
     for upstream in &status.upstreams {
         for endpoint in &upstream.endpoints {
             let name = format!("{}/{}", upstream.upstream, endpoint.endpoint);
-            let rest = [&endpoint.health, &endpoint.since, &endpoint.reason].map(Clone::clone);
+            let words = [&endpoint.reason, &endpoint.note].map(String::as_str);
+            let why = words.into_iter().filter(|words| !words.is_empty()).collect::<Vec<_>>();
+            let rest = [endpoint.health.clone(), endpoint.since.clone(), why.join("; ")];
             let [health, since, reason] = rest;
             endpoints.push([name, health, since, reason]);
         }

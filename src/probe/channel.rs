@@ -1,7 +1,12 @@
 //! A client connection for unary gRPC calls, one at a time, made anew when it is lost. No pings:
 //! grpc-go answers those that come often with GOAWAY.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{
+    future::{pending, poll_fn},
+    mem::take,
+    net::SocketAddr,
+    time::Duration,
+};
 
 use bytes::{Bytes, BytesMut};
 use h2::client::SendRequest;
@@ -18,13 +23,7 @@ pub struct Channel {
     authority: Authority,
     timeout: Duration,
     open: Option<Open>,
-}
-
-/// A connection and the task that drives it, which ends when this is dropped.
-#[derive(Debug)]
-struct Open {
-    sender: SendRequest<Bytes>,
-    _driver: JoinSet<()>,
+    broke: bool,
 }
 
 /// What came back from a call.
@@ -40,8 +39,8 @@ impl Channel {
     /// A channel that connects with its first call. `timeout` is what calls announce as their
     /// `grpc-timeout`; to keep to it is the caller's business.
     pub fn new(address: SocketAddr, authority: Option<Authority>, timeout: Duration) -> Self {
-        let own = || address.to_string().parse().expect("a socket address is an authority");
-        Self { address, authority: authority.unwrap_or_else(own), timeout, open: None }
+        let authority = authority.unwrap_or_else(|| own_authority(address));
+        Self { address, authority, timeout, open: None, broke: false }
     }
 
     /// Sends one message, prefix included, and waits for the whole reply.
@@ -55,17 +54,65 @@ impl Channel {
         metadata: &HeaderMap,
         message: Bytes,
     ) -> Result<Reply, Failure> {
-        if let Some(open) = self.open.take()
-            && let Ok(reply) = self.exchange(open, path, metadata, message.clone()).await
-        {
-            return Ok(reply);
+        if let Some(open) = self.open.take() {
+            match self.exchange(open, path, metadata, message.clone()).await {
+                Ok(reply) => return Ok(reply),
+                Err((mut open, _)) => self.broke |= open.has_ended(),
+            }
         }
-        let open = self.connect().await?;
-        self.exchange(open, path, metadata, message).await
+        let open = Open::to(self.address).await?;
+        self.exchange(open, path, metadata, message).await.map_err(|(_, failure)| failure)
     }
 
-    async fn connect(&self) -> Result<Open, Failure> {
-        let stream = tcp::connect(self.address).await?;
+    /// Waits until the connection that is kept between calls ends, by its loss or by a GOAWAY: one
+    /// without streams ends at either. For ever, where none is kept.
+    pub(super) async fn lost(&mut self) {
+        if let Some(open) = &mut self.open {
+            open.ended().await;
+            self.open = None;
+        } else {
+            pending::<()>().await;
+        }
+    }
+
+    /// Whether a call found the kept connection ended, since this was asked last.
+    pub(super) fn broke(&mut self) -> bool {
+        take(&mut self.broke)
+    }
+
+    /// One call. The connection is kept where it went well, and comes back where it did not.
+    async fn exchange(
+        &mut self,
+        mut open: Open,
+        path: &str,
+        metadata: &HeaderMap,
+        message: Bytes,
+    ) -> Result<Reply, (Open, Failure)> {
+        let request = request(self.authority.clone(), path, metadata, Some(self.timeout));
+        let reply = match open.send(request, message).await {
+            Ok(response) => read(response).await,
+            Err(failure) => Err(failure),
+        };
+        match reply {
+            Ok(reply) => {
+                self.open = Some(open);
+                Ok(reply)
+            }
+            Err(failure) => Err((open, failure)),
+        }
+    }
+}
+
+/// A connection and the task that drives it, which ends when this is dropped.
+#[derive(Debug)]
+pub(super) struct Open {
+    sender: SendRequest<Bytes>,
+    driver: JoinSet<()>,
+}
+
+impl Open {
+    pub(super) async fn to(address: SocketAddr) -> Result<Self, Failure> {
+        let stream = tcp::connect(address).await?;
         let mut builder = h2::client::Builder::new();
         builder.enable_push(false).max_header_list_size(MAX_HEADER_LIST);
         let (sender, connection) = builder.handshake(stream).await.map_err(explain)?;
@@ -74,47 +121,62 @@ impl Channel {
             // What ends it is seen by the call that it fails.
             _ = connection.await;
         });
-        Ok(Open { sender, _driver: driver })
+        Ok(Self { sender, driver })
     }
 
-    async fn exchange(
+    /// Sends a request with one message and waits for the head of the response.
+    pub(super) async fn send(
         &mut self,
-        open: Open,
-        path: &str,
-        metadata: &HeaderMap,
+        request: Request<()>,
         message: Bytes,
-    ) -> Result<Reply, Failure> {
-        let Open { sender, _driver } = open;
-        let mut sender = sender.ready().await.map_err(explain)?;
-        let (response, mut body) =
-            sender.send_request(self.request(path, metadata), false).map_err(explain)?;
+    ) -> Result<http::Response<h2::RecvStream>, Failure> {
+        poll_fn(|context| self.sender.poll_ready(context)).await.map_err(explain)?;
+        let (response, mut body) = self.sender.send_request(request, false).map_err(explain)?;
         body.send_data(message, true).map_err(explain)?;
-        let response = response.await.map_err(explain)?;
-        let reply = read(response).await?;
-        self.open = Some(Open { sender, _driver });
-        Ok(reply)
+        response.await.map_err(explain)
     }
 
-    fn request(&self, path: &str, metadata: &HeaderMap) -> Request<()> {
-        let uri = Uri::builder()
-            .scheme("http")
-            .authority(self.authority.clone())
-            .path_and_query(path)
-            .build()
-            .expect("paths of gRPC methods are lawful");
-        let mut request = Request::new(());
-        *request.method_mut() = Method::POST;
-        *request.uri_mut() = uri;
-        let headers = request.headers_mut();
-        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
-        headers.insert(header::TE, HeaderValue::from_static("trailers"));
-        headers.insert(header::USER_AGENT, HeaderValue::from_static(USER_AGENT));
-        let timeout = format!("{}m", self.timeout.as_millis().clamp(1, 99_999_999));
+    async fn ended(&mut self) {
+        self.driver.join_next().await;
+    }
+
+    fn has_ended(&mut self) -> bool {
+        self.driver.try_join_next().is_some() || self.driver.is_empty()
+    }
+}
+
+/// The authority of an endpoint that has no other.
+pub(super) fn own_authority(address: SocketAddr) -> Authority {
+    address.to_string().parse().expect("a socket address is an authority")
+}
+
+/// The head of a call.
+pub(super) fn request(
+    authority: Authority,
+    path: &str,
+    metadata: &HeaderMap,
+    timeout: Option<Duration>,
+) -> Request<()> {
+    let uri = Uri::builder()
+        .scheme("http")
+        .authority(authority)
+        .path_and_query(path)
+        .build()
+        .expect("paths of gRPC methods are lawful");
+    let mut request = Request::new(());
+    *request.method_mut() = Method::POST;
+    *request.uri_mut() = uri;
+    let headers = request.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+    headers.insert(header::TE, HeaderValue::from_static("trailers"));
+    headers.insert(header::USER_AGENT, HeaderValue::from_static(USER_AGENT));
+    if let Some(timeout) = timeout {
+        let timeout = format!("{}m", timeout.as_millis().clamp(1, 99_999_999));
         let timeout = HeaderValue::from_str(&timeout).expect("digits and a letter");
         headers.insert("grpc-timeout", timeout);
-        headers.extend(metadata.clone());
-        request
     }
+    headers.extend(metadata.clone());
+    request
 }
 
 async fn read(response: http::Response<h2::RecvStream>) -> Result<Reply, Failure> {
@@ -139,7 +201,7 @@ async fn read(response: http::Response<h2::RecvStream>) -> Result<Reply, Failure
 }
 
 /// An HTTP/2 error in words.
-fn explain(error: h2::Error) -> Failure {
+pub(super) fn explain(error: h2::Error) -> Failure {
     if let Some(io) = error.get_io() {
         return Failure::Rpc(format!("connection lost: {}", io.kind()));
     }

@@ -51,6 +51,10 @@ impl Otlp {
             _ => reply.status.to_string(),
         }))
     }
+
+    pub(super) fn channel(&mut self) -> &mut Channel {
+        &mut self.channel
+    }
 }
 
 /// `grpc.health.v1.Health/Check`, which must answer SERVING.
@@ -89,6 +93,10 @@ impl Health {
             ServingStatus::Serving => Ok(()),
             status => Err(Failure::NotServing(status.to_string())),
         }
+    }
+
+    pub(super) fn channel(&mut self) -> &mut Channel {
+        &mut self.channel
     }
 
     /// The status, and the key to set where it shows a mistake in the configuration.

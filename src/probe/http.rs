@@ -1,11 +1,14 @@
 //! A check by HTTP/1.1 GET.
 
-use std::net::SocketAddr;
+use std::{future::pending, mem::take, net::SocketAddr};
 
 use bytes::Bytes;
-use http::{HeaderValue, Request, StatusCode, Uri, header};
+use http::{HeaderValue, Request, Response, StatusCode, Uri, Version, header};
 use http_body_util::{BodyExt, Empty, Limited};
-use hyper::client::conn::http1::{SendRequest, handshake};
+use hyper::{
+    body::Incoming,
+    client::conn::http1::{SendRequest, handshake},
+};
 use hyper_util::rt::TokioIo;
 use tokio::task::JoinSet;
 
@@ -19,18 +22,20 @@ pub(super) struct Get {
     target: Uri,
     status: StatusCode,
     open: Option<Open>,
+    broke: bool,
 }
 
 /// A connection and the task that drives it, which ends when this is dropped.
 #[derive(Debug)]
 struct Open {
     sender: SendRequest<Empty<Bytes>>,
-    _driver: JoinSet<()>,
+    driver: JoinSet<()>,
 }
 
 impl Get {
     pub(super) fn new(address: SocketAddr, config: &config::HttpCheck) -> Self {
-        Self { address, target: config.path.clone().into(), status: config.status, open: None }
+        let target = config.path.clone().into();
+        Self { address, target, status: config.status, open: None, broke: false }
     }
 
     pub(super) async fn run(&mut self) -> Result<(), Failure> {
@@ -40,15 +45,18 @@ impl Get {
         }
         let words: String = String::from_utf8_lossy(&body).trim().chars().take(EVIDENCE).collect();
         let said = if words.is_empty() { String::new() } else { format!(": {words:?}") };
-        Err(Failure::NotServing(format!("GET {} answered {status}{said}", self.target)))
+        Err(Failure::Answered(format!("GET {} answered {status}{said}", self.target)))
     }
 
     /// The reply, over the kept connection where it still lives, else over a new one.
     async fn reply(&mut self) -> Result<(StatusCode, Bytes), Failure> {
-        if let Some(open) = self.open.take()
-            && let Ok(reply) = self.exchange(open).await
-        {
-            return Ok(reply);
+        if let Some(open) = self.open.take() {
+            match self.exchange(open).await {
+                Ok(reply) => return Ok(reply),
+                Err((mut open, _)) => {
+                    self.broke |= open.driver.try_join_next().is_some() || open.driver.is_empty();
+                }
+            }
         }
         let stream = tcp::connect(self.address).await?;
         let (sender, connection) = handshake(TokioIo::new(stream)).await.map_err(explain)?;
@@ -57,28 +65,62 @@ impl Get {
             // What ends it is seen by the request that it fails.
             _ = connection.await;
         });
-        self.exchange(Open { sender, _driver: driver }).await
+        self.exchange(Open { sender, driver }).await.map_err(|(_, failure)| failure)
     }
 
-    async fn exchange(&mut self, mut open: Open) -> Result<(StatusCode, Bytes), Failure> {
-        open.sender.ready().await.map_err(explain)?;
-        let mut request = Request::new(Empty::new());
-        *request.uri_mut() = self.target.clone();
-        let host = HeaderValue::from_str(&self.address.to_string()).expect("an address is ASCII");
-        request.headers_mut().insert(header::HOST, host);
-        request.headers_mut().insert(header::USER_AGENT, HeaderValue::from_static(USER_AGENT));
-        let response = open.sender.send_request(request).await.map_err(explain)?;
+    /// Waits until the connection that is kept between runs ends; for ever, where none is kept.
+    pub(super) async fn lost(&mut self) {
+        if let Some(open) = &mut self.open {
+            open.driver.join_next().await;
+            self.open = None;
+        } else {
+            pending::<()>().await;
+        }
+    }
+
+    /// Whether a run found the kept connection ended, since this was asked last.
+    pub(super) fn broke(&mut self) -> bool {
+        take(&mut self.broke)
+    }
+
+    /// One request. The connection is kept where it went well, and comes back where it did not.
+    async fn exchange(&mut self, mut open: Open) -> Result<(StatusCode, Bytes), (Open, Failure)> {
+        let response = match open.sender.send_request(self.request()).await {
+            Ok(response) => response,
+            Err(error) => return Err((open, explain(error))),
+        };
         let status = response.status();
+        let keeps = keeps_alive(&response);
         // A body that is too long is not read to its end, so its connection is not kept.
         let body = match Limited::new(response.into_body(), MAX_BODY).collect().await {
             Ok(body) => {
-                self.open = Some(open);
+                self.open = keeps.then_some(open);
                 body.to_bytes()
             }
             Err(_) => Bytes::new(),
         };
         Ok((status, body))
     }
+
+    fn request(&self) -> Request<Empty<Bytes>> {
+        let mut request = Request::new(Empty::new());
+        *request.uri_mut() = self.target.clone();
+        let host = HeaderValue::from_str(&self.address.to_string()).expect("an address is ASCII");
+        request.headers_mut().insert(header::HOST, host);
+        request.headers_mut().insert(header::USER_AGENT, HeaderValue::from_static(USER_AGENT));
+        request
+    }
+}
+
+/// Whether the server means to keep the connection: one that closes it after each answer, and
+/// says so, would else look as if it died each time.
+fn keeps_alive(response: &Response<Incoming>) -> bool {
+    let closes = |value: &HeaderValue| {
+        let mut words = value.as_bytes().split(|byte| *byte == b',');
+        words.any(|word| word.trim_ascii().eq_ignore_ascii_case(b"close"))
+    };
+    response.version() == Version::HTTP_11
+        && !response.headers().get_all(header::CONNECTION).iter().any(closes)
 }
 
 fn explain(error: hyper::Error) -> Failure {

@@ -1,18 +1,34 @@
 //! A TCP connect, alone or as the beginning of another check.
 
-use std::net::SocketAddr;
+use std::{io, net::SocketAddr, time::Duration};
 
+use socket2::{SockRef, TcpKeepalive};
 use tokio::net::TcpStream;
 
 use super::Failure;
+use crate::net;
 
 /// Connects; the caller bounds the time.
 pub(super) async fn connect(address: SocketAddr) -> Result<TcpStream, Failure> {
-    let refused = |error: std::io::Error| {
+    let refused = |error: io::Error| {
+        if is_ours(&error) {
+            return Failure::Local(format!("cannot make a socket: {error}"));
+        }
         Failure::Connect(format!("cannot connect to {address}: {}", error.kind()))
     };
     let stream = TcpStream::connect(address).await.map_err(refused)?;
     // Fails only for a socket that the peer has closed already, which the next read sees.
     _ = stream.set_nodelay(true);
+    // A Watch sends nothing, so that only the kernel's own probes tell that its peer has vanished;
+    // HTTP/2 pings would, but grpc-go ends connections for them.
+    let keepalive = TcpKeepalive::new().with_time(KEEPALIVE).with_interval(KEEPALIVE / 3);
+    _ = SockRef::from(&stream).set_tcp_keepalive(&keepalive);
     Ok(stream)
 }
+
+/// Whether a connect failed for want of something on this host: files, memory or local ports.
+fn is_ours(error: &io::Error) -> bool {
+    net::is_exhaustion(error) || error.kind() == io::ErrorKind::AddrNotAvailable
+}
+
+const KEEPALIVE: Duration = Duration::from_secs(15);

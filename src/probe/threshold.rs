@@ -39,6 +39,20 @@ impl Threshold {
         self.against = 0;
         Some(says)
     }
+
+    /// Takes a failure that needs no others beside it; the new health, where it changes by it.
+    pub(super) fn fall(&mut self) -> Option<Health> {
+        let changes = self.health != Health::Unhealthy;
+        self.health = Health::Unhealthy;
+        self.against = 0;
+        changes.then_some(Health::Unhealthy)
+    }
+
+    /// Forgets everything, so that the next result alone decides again.
+    pub(super) fn forget(&mut self) {
+        self.health = Health::Unknown;
+        self.against = 0;
+    }
 }
 
 #[cfg(test)]
@@ -61,6 +75,25 @@ mod tests {
         let (up, down) = (Some(Health::Healthy), Some(Health::Unhealthy));
         let none = None;
         assert_eq!(changes, [up, none, none, none, none, none, down, none, none, none, up]);
+    }
+
+    #[test]
+    fn a_fall_needs_no_row_and_a_rise_after_it_does() {
+        let mut threshold = Threshold::new(2, 3);
+        threshold.record(true);
+        assert_eq!(threshold.fall(), Some(Health::Unhealthy));
+        assert_eq!(threshold.fall(), None);
+        assert_eq!(threshold.record(true), None);
+        assert_eq!(threshold.record(true), Some(Health::Healthy));
+    }
+
+    #[test]
+    fn what_was_forgotten_is_decided_by_the_next_result() {
+        let mut threshold = Threshold::new(2, 3);
+        threshold.record(false);
+        threshold.forget();
+        assert_eq!(threshold.health(), Health::Unknown);
+        assert_eq!(threshold.record(true), Some(Health::Healthy));
     }
 
     proptest! {

@@ -31,6 +31,8 @@ pub struct State {
     pub health: Health,
     /// Why it is not healthy: what the last failed probe saw. Empty where it is.
     pub reason: Arc<str>,
+    /// What to know of its probes whatever its health, such as that it has no Watch; else empty.
+    pub note: Arc<str>,
     /// Since when `health` is what it is.
     pub since: SystemTime,
 }
@@ -38,7 +40,7 @@ pub struct State {
 /// Whether an endpoint takes calls.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Health {
-    /// Not probed yet.
+    /// Not probed yet, or not for too long.
     Unknown,
     /// It takes calls.
     Healthy,
@@ -61,6 +63,7 @@ impl Endpoint {
         let state = State {
             health: Health::Unknown,
             reason: "not probed yet".into(),
+            note: "".into(),
             since: SystemTime::now(),
         };
         Self {
@@ -109,6 +112,11 @@ impl Endpoint {
             self.healthy.store(health == Health::Healthy, Relaxed);
             self.changes.tell();
         }
+    }
+
+    /// Leaves a note beside its health. Only the endpoint's prober calls this.
+    pub fn note(&self, note: &str) {
+        self.state.send_modify(|state| state.note = note.into());
     }
 
     /// Registers a call; it is in flight until the guard is dropped.

@@ -1,0 +1,278 @@
+//! What all evidence of one endpoint comes to: its probes, and the words of its Watches.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use tokio::time::Instant;
+use tracing::{info, warn};
+
+use super::{Failure, threshold::Threshold, watch::News};
+use crate::{
+    config,
+    grpc::ServingStatus,
+    metrics::{EndpointLabels, Metrics, ProbeLabels},
+    upstream::{Endpoint, Health},
+};
+
+/// What a probe found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Finding {
+    /// Every check passed.
+    Passed,
+    /// Why some did not.
+    Failed(String),
+    /// The endpoint's own word that it does not serve. Thresholds stand against probes that go
+    /// astray; an answer did not, so that it needs no second one.
+    NotServing(String),
+    /// Why there was no probe: something was wrong here, which says nothing of the endpoint.
+    Inconclusive(String),
+}
+
+impl Finding {
+    /// From the failures of checks, by their index and name.
+    fn of(mut failed: Vec<(usize, String, Failure)>) -> Self {
+        failed.sort_by_key(|(index, ..)| *index);
+        let is_local = |failure: &Failure| matches!(failure, Failure::Local(_));
+        let own_word = failed.iter().any(|(.., it)| matches!(it, Failure::NotServing(_)));
+        let conclusive = failed.iter().any(|(.., failure)| !is_local(failure));
+        let words = failed
+            .iter()
+            .filter(|(.., failure)| !conclusive || !is_local(failure))
+            .map(|(_, name, failure)| format!("{name}: {failure}"))
+            .collect::<Vec<_>>()
+            .join("; ");
+        match (failed.is_empty(), own_word, conclusive) {
+            (true, ..) => Self::Passed,
+            (_, true, _) => Self::NotServing(words),
+            (.., true) => Self::Failed(words),
+            _ => Self::Inconclusive(words),
+        }
+    }
+
+    fn name(&self) -> &'static str {
+        match self {
+            Self::Passed => "passed",
+            Self::Failed(_) | Self::NotServing(_) => "failed",
+            Self::Inconclusive(_) => "inconclusive",
+        }
+    }
+}
+
+/// Publishes one endpoint's health; its only writer.
+#[derive(Debug)]
+pub(super) struct Verdict {
+    upstream: Arc<str>,
+    endpoint: Arc<Endpoint>,
+    threshold: Threshold,
+    stale_after: Duration,
+    /// When a probe last said something.
+    known: Instant,
+    /// Why the last one did not; empty where it did.
+    obstacle: String,
+    /// Checks whose Watch says another thing than SERVING.
+    denied: BTreeMap<usize, ServingStatus>,
+    metrics: Metrics,
+    labels: EndpointLabels,
+}
+
+impl Verdict {
+    pub(super) fn new(
+        upstream: &Arc<str>,
+        endpoint: Arc<Endpoint>,
+        config: &config::Probe,
+        metrics: &Metrics,
+    ) -> Self {
+        let labels = EndpointLabels {
+            upstream: (&**upstream).into(),
+            endpoint: endpoint.address().to_string().as_str().into(),
+        };
+        // At zero from the start, so that the first event is seen as a change.
+        metrics.endpoint_healthy.get_or_create(&labels).set(0);
+        metrics.upstream_connections.get_or_create(&labels).inc_by(0);
+        metrics.upstream_connect_failures.get_or_create(&labels).inc_by(0);
+        Self {
+            upstream: Arc::clone(upstream),
+            threshold: Threshold::new(config.healthy_threshold, config.unhealthy_threshold),
+            stale_after: config.stale_after,
+            known: Instant::now(),
+            obstacle: String::new(),
+            denied: BTreeMap::new(),
+            metrics: metrics.clone(),
+            labels,
+            endpoint,
+        }
+    }
+
+    pub(super) fn health(&self) -> Health {
+        self.threshold.health()
+    }
+
+    /// When what is known becomes too old, where something is known.
+    pub(super) fn stale_at(&self) -> Option<Instant> {
+        (self.health() != Health::Unknown).then(|| self.known + self.stale_after)
+    }
+
+    /// Takes the failures of a probe, by their check's index and name; what it found, and whether
+    /// the endpoint came back by it.
+    pub(super) fn record(
+        &mut self,
+        took: Duration,
+        mut failed: Vec<(usize, String, Failure)>,
+    ) -> (Finding, bool) {
+        // As long as the stream stands, what it said last holds.
+        for (index, status) in &self.denied {
+            if !failed.iter().any(|(other, ..)| other == index) {
+                failed.push((*index, "grpc".to_owned(), said(*status)));
+            }
+        }
+        let finding = Finding::of(failed);
+        let labels = ProbeLabels {
+            upstream: self.labels.upstream.clone(),
+            endpoint: self.labels.endpoint.clone(),
+            result: finding.name(),
+        };
+        self.metrics.probes.get_or_create(&labels).inc();
+        let from = self.health();
+        let (changed, words) = match &finding {
+            Finding::Inconclusive(why) => {
+                self.hinder(why);
+                return (finding, false);
+            }
+            Finding::Passed => (self.threshold.record(true), ""),
+            Finding::Failed(words) => (self.threshold.record(false), words.as_str()),
+            Finding::NotServing(words) => (self.threshold.fall(), words.as_str()),
+        };
+        self.metrics.probe_duration.get_or_create(&self.labels).observe(took.as_secs_f64());
+        self.known = Instant::now();
+        self.obstacle.clear();
+        self.publish(from, changed, words);
+        (finding, from == Health::Unhealthy && changed == Some(Health::Healthy))
+    }
+
+    /// Takes what the Watch of the check at `index` tells; whether to probe at once.
+    pub(super) fn hear(&mut self, index: usize, news: News) -> bool {
+        match news {
+            News::Said(ServingStatus::Serving) => {
+                self.note("");
+                self.denied.remove(&index);
+                // Not taken for a whole probe: there may be other checks.
+                self.health() == Health::Unhealthy
+            }
+            News::Said(status) => {
+                self.note("");
+                self.denied.insert(index, status);
+                let from = self.health();
+                let changed = self.threshold.fall();
+                self.known = Instant::now();
+                self.publish(from, changed, &format!("grpc: {}", said(status)));
+                false
+            }
+            News::Ended(failure) => {
+                self.denied.remove(&index);
+                self.note(&format!("Watch ended: {failure}"));
+                true
+            }
+            // The probes tell the same.
+            News::Absent(Failure::Connect(_) | Failure::Local(_)) => false,
+            News::Absent(failure) => {
+                self.note(&format!("no Watch: {failure}"));
+                false
+            }
+            News::Unimplemented => {
+                // Where it had one, another program has come.
+                let had = self.denied.remove(&index).is_some();
+                self.note("has no Watch (UNIMPLEMENTED): known by Check alone");
+                had
+            }
+        }
+    }
+
+    /// Makes an endpoint unknown whose last conclusive probe is too long ago.
+    pub(super) fn expire(&mut self) {
+        let from = self.health();
+        self.threshold.forget();
+        let age = humantime::format_duration(self.stale_after);
+        let mut words = format!("not probed for {age}");
+        if !self.obstacle.is_empty() {
+            words = format!("{words} ({})", self.obstacle);
+        }
+        self.publish(from, Some(Health::Unknown), &words);
+    }
+
+    /// A probe could not be made, for a cause on our side.
+    fn hinder(&mut self, why: &str) {
+        if self.obstacle == why {
+            return;
+        }
+        why.clone_into(&mut self.obstacle);
+        let (upstream, address) = (&*self.upstream, self.endpoint.address());
+        warn!(upstream, endpoint = %address, reason = why, "a probe could not be made");
+        if self.health() == Health::Unknown {
+            self.endpoint.publish(Health::Unknown, &format!("not probed: {why}"));
+        }
+    }
+
+    fn publish(&self, from: Health, changed: Option<Health>, words: &str) {
+        let health = self.health();
+        // While failures are fewer than the threshold the endpoint is healthy, without a reason.
+        // While passes are, the reason is that of its last failure.
+        match health {
+            Health::Healthy => self.endpoint.publish(health, ""),
+            _ if words.is_empty() => {}
+            _ => self.endpoint.publish(health, words),
+        }
+        let healthy = health == Health::Healthy;
+        self.metrics.endpoint_healthy.get_or_create(&self.labels).set(healthy.into());
+        let (upstream, address) = (&*self.upstream, self.endpoint.address());
+        match changed {
+            Some(Health::Healthy) => {
+                info!(upstream, endpoint = %address, %from, to = %health, "endpoint health changed");
+            }
+            Some(_) => {
+                warn!(upstream, endpoint = %address, %from, to = %health, reason = words, "endpoint health changed");
+            }
+            None => {}
+        }
+    }
+
+    /// Leaves a note on the endpoint; logs a new one.
+    fn note(&self, note: &str) {
+        if *self.endpoint.state().note == *note {
+            return;
+        }
+        self.endpoint.note(note);
+        if !note.is_empty() {
+            let (upstream, address) = (&*self.upstream, self.endpoint.address());
+            info!(upstream, endpoint = %address, note, "endpoint's Watch changed");
+        }
+    }
+}
+
+/// What an endpoint's own Watch said.
+fn said(status: ServingStatus) -> Failure {
+    Failure::NotServing(format!("{status} (by Watch)"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_probe_that_failed_here_says_nothing_unless_another_check_of_it_does() {
+        let local = (0, "tcp".to_owned(), Failure::Local("no files".to_owned()));
+        let refused = (1, "otlp".to_owned(), Failure::Connect("refused".to_owned()));
+        let word = (2, "grpc".to_owned(), Failure::NotServing("NOT_SERVING".to_owned()));
+        assert_eq!(Finding::of(vec![]), Finding::Passed);
+        assert_eq!(
+            Finding::of(vec![local.clone()]),
+            Finding::Inconclusive("tcp: no files".to_owned())
+        );
+        assert_eq!(
+            Finding::of(vec![refused.clone(), local]),
+            Finding::Failed("otlp: refused".to_owned())
+        );
+        assert_eq!(
+            Finding::of(vec![word, refused]),
+            Finding::NotServing("otlp: refused; grpc: NOT_SERVING".to_owned())
+        );
+    }
+}
