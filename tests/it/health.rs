@@ -253,7 +253,7 @@ async fn nothing_serves_before_the_first_probe_has_ended() {
     proxy.stop().await;
 }
 
-async fn watch(
+pub(crate) async fn watch(
     address: SocketAddr,
     service: &str,
 ) -> tonic::Streaming<tonic_health::pb::HealthCheckResponse> {

@@ -21,6 +21,7 @@ mod limits;
 mod mutations;
 mod probe;
 mod stories;
+mod truth;
 mod unchanged;
 mod verdicts;
 mod views;

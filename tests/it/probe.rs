@@ -50,14 +50,14 @@ async fn passes(address: SocketAddr, check: &str) {
 }
 
 /// An HTTP/1.1 server that answers every request alike; counts connections and requests.
-struct Http {
-    address: SocketAddr,
+pub(crate) struct Http {
+    pub(crate) address: SocketAddr,
     connections: Arc<AtomicUsize>,
-    requests: Arc<AtomicUsize>,
+    pub(crate) requests: Arc<AtomicUsize>,
     _tasks: JoinSet<()>,
 }
 
-async fn http(answer: &'static str) -> Http {
+pub(crate) async fn http(answer: &'static str) -> Http {
     let socket = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = socket.local_addr().unwrap();
     let (connections, requests) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
