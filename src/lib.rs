@@ -38,8 +38,8 @@
 //!
 //! # Life of a health check
 //!
-//! [`probe`] asks each endpoint at each interval and publishes what its thresholds make of the
-//! replies; [`health::Board`] folds that into a [`health::Snapshot`]; every dialect on every
+//! [`probe`] asks each endpoint at each interval, and at once where a kept connection ends or a
+//! Watch speaks, and publishes what its thresholds make of the replies; [`health::Board`] folds that into a [`health::Snapshot`]; every dialect on every
 //! listener, and the admin server, answer from the last snapshot, so they always agree.
 
 pub mod admin;

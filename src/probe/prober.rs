@@ -75,7 +75,10 @@ impl Prober {
             biased;
             () = sleep_until(stale.unwrap_or(next)), if stale.is_some() => self.verdict.expire(),
             () = sleep_until(next) => return false,
-            () = lost(&mut self.checks) => self.wanted = true,
+            () = lost(&mut self.checks) => {
+                self.watches.renew();
+                self.wanted = true;
+            }
             (index, news) = self.watches.next() => self.wanted |= self.verdict.hear(index, news),
         }
         true

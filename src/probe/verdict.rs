@@ -171,11 +171,14 @@ impl Verdict {
                 self.note(&format!("Watch ended: {failure}"));
                 true
             }
-            // The probes tell the same.
-            News::Absent(Failure::Connect(_) | Failure::Local(_)) => false,
             News::Absent(failure) => {
-                self.note(&format!("no Watch: {failure}"));
-                false
+                // What a stream before said is no longer its last word.
+                let had = self.denied.remove(&index).is_some();
+                // Of a connect that failed, the probes tell.
+                if !matches!(failure, Failure::Connect(_) | Failure::Local(_)) {
+                    self.note(&format!("no Watch: {failure}"));
+                }
+                had
             }
             News::Unimplemented => {
                 // Where it had one, another program has come.

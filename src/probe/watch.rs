@@ -30,8 +30,17 @@ use crate::{
 #[derive(Debug)]
 pub(super) struct Watches {
     heard: mpsc::Receiver<(usize, News)>,
-    again: Arc<Notify>,
+    orders: Arc<Orders>,
     _tasks: JoinSet<()>,
+}
+
+/// What the Watches are told to do.
+#[derive(Debug, Default)]
+struct Orders {
+    /// To ask again, for those that have no stream.
+    again: Notify,
+    /// To leave the stream for a new one, for those that have.
+    renew: Notify,
 }
 
 /// What comes from a Watch.
@@ -51,17 +60,17 @@ impl Watches {
     /// Holds a Watch for each of `checks` that wants one; News come with the check's index.
     pub(super) fn start(checks: &[config::Check], address: SocketAddr, patience: Duration) -> Self {
         let (tell, heard) = mpsc::channel(QUEUE);
-        let again = Arc::new(Notify::new());
+        let orders = Arc::<Orders>::default();
         let mut tasks = JoinSet::new();
         for (index, check) in checks.iter().enumerate() {
             if let config::Check::Grpc(check) = check
                 && check.watch
             {
                 let watch = Watch::new(check, address, patience, (index, tell.clone()));
-                tasks.spawn(watch.hold(Arc::clone(&again)));
+                tasks.spawn(watch.hold(Arc::clone(&orders)));
             }
         }
-        Self { heard, again, _tasks: tasks }
+        Self { heard, orders, _tasks: tasks }
     }
 
     /// The next news; where there is no Watch, it never comes.
@@ -74,7 +83,14 @@ impl Watches {
 
     /// Has those that wait asked again at once, since the endpoint has come back.
     pub(super) fn again(&self) {
-        self.again.notify_waiters();
+        self.orders.again.notify_waiters();
+    }
+
+    /// Has each open its stream anew on another connection. An endpoint that stops gracefully tells
+    /// so by GOAWAY and then waits for its streams; h2 does not say that a GOAWAY came while one is
+    /// open, but the end of the check's own connection does.
+    pub(super) fn renew(&self) {
+        self.orders.renew.notify_waiters();
     }
 }
 
@@ -109,11 +125,14 @@ impl Watch {
     }
 
     /// Follows the stream, and opens it again when it has ended, with back-off.
-    async fn hold(self, again: Arc<Notify>) {
+    async fn hold(self, orders: Arc<Orders>) {
         let mut wait = SHORTEST;
         loop {
             let since = Instant::now();
-            let news = self.follow().await;
+            let news = tokio::select! {
+                news = self.follow() => news,
+                () = orders.renew.notified() => continue,
+            };
             let pause = match news {
                 // Only another program behind the same address can change that.
                 News::Unimplemented => None,
@@ -121,7 +140,7 @@ impl Watch {
             };
             wait = if since.elapsed() > LONGEST { SHORTEST } else { (wait * 2).min(LONGEST) };
             // Made before the news are out, so that what they lead to is not missed.
-            let asked = again.notified();
+            let asked = orders.again.notified();
             self.tell(news).await;
             tokio::select! {
                 () = sleep(pause.unwrap_or_default()), if pause.is_some() => {}

@@ -230,6 +230,29 @@ async fn a_watch_that_ends_is_followed_by_a_probe_and_held_again() {
 }
 
 #[tokio::test]
+async fn a_watch_does_not_hold_up_an_endpoint_that_stops_gracefully() {
+    let socket = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = socket.local_addr().unwrap();
+    let (health, service) = tonic_health::server::health_reporter();
+    health.set_service_status("", ServingStatus::Serving).await;
+    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+    let mut server = JoinSet::new();
+    server.spawn(async {
+        let incoming = tokio_stream::wrappers::TcpListenerStream::new(socket);
+        let server = tonic::transport::Server::builder().add_service(service);
+        let stopped = async { stopped.await.unwrap() };
+        server.serve_with_incoming_shutdown(incoming, stopped).await.unwrap();
+    });
+    let proxy = patient(address, "{ grpc: { watch: true } }").await;
+    // Its stream is open once it brings news.
+    health.set_service_status("", ServingStatus::NotServing).await;
+    proxy.wait_not_serving().await;
+    stop.send(()).unwrap();
+    timeout(Duration::from_secs(2), server.join_next()).await.expect("it stops").unwrap().unwrap();
+    proxy.stop().await;
+}
+
+#[tokio::test]
 async fn a_goaway_is_followed_by_a_probe_at_once() {
     let echo = Echo::start().await;
     let proxy = patient(echo.address(), "{ otlp: {} }").await;
@@ -346,6 +369,16 @@ async fn an_endpoint_that_cannot_be_probed_for_our_own_fault_becomes_unknown_not
     while status().await != StatusCode::OK {
         sleep(Duration::from_millis(5)).await;
     }
+    // Not running at all, it learned nothing either.
+    signal(&process, "STOP").await;
+    sleep(Duration::from_millis(1500)).await;
+    signal(&process, "CONT").await;
+    let logged = |words: &str| std::fs::read_to_string(&log).unwrap().contains(words);
+    eventually("what it knew is too old", async || logged("\"not probed for 1s\"")).await;
+    while status().await != StatusCode::OK {
+        sleep(Duration::from_millis(5)).await;
+    }
+
     let mut flood = Vec::new();
     for _ in 0..200 {
         flood.push(timeout(Duration::from_millis(500), TcpStream::connect(free)).await);
@@ -367,4 +400,10 @@ async fn an_endpoint_that_cannot_be_probed_for_our_own_fault_becomes_unknown_not
     assert!(!said.contains("unhealthy"), "{said}");
     std::fs::remove_file(path).unwrap();
     std::fs::remove_file(log).unwrap();
+}
+
+async fn signal(process: &tokio::process::Child, name: &str) {
+    let pid = process.id().unwrap().to_string();
+    let status = Command::new("kill").args(["-s", name, &pid]).status().await.unwrap();
+    assert!(status.success(), "kill -s {name}");
 }
