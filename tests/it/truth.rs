@@ -396,7 +396,7 @@ async fn an_endpoint_that_cannot_be_probed_for_our_own_fault_becomes_unknown_not
     process.start_kill().unwrap();
     process.wait().await.unwrap();
     let said = std::fs::read_to_string(&log).unwrap();
-    assert!(said.contains("not probed for 1s (tcp: cannot make a socket"), "{said}");
+    assert!(said.contains("not probed for 1s (tcp: "), "{said}");
     assert!(!said.contains("unhealthy"), "{said}");
     std::fs::remove_file(path).unwrap();
     std::fs::remove_file(log).unwrap();
