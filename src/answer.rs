@@ -6,6 +6,7 @@ mod http;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use tokio::sync::watch;
 
 pub use self::{
     grpc::{Answer, MAX_REQUEST, Watch},
@@ -30,6 +31,11 @@ impl Answers {
     /// Answers from what `reader` sees.
     pub fn new(reader: Reader, not_serving_as: NotServingAs, details: bool) -> Self {
         Self { reader, not_serving_as, details }
+    }
+
+    /// The same answers from another snapshot, which does not change.
+    pub fn of(&self, snapshot: Snapshot) -> Self {
+        Self { reader: watch::channel(Arc::new(snapshot)).1, ..self.clone() }
     }
 
     /// `grpc.health.v1.Health/Check`, from the request's body.

@@ -110,7 +110,7 @@ impl App {
             .map(|upstream| Arc::new(Upstream::new(upstream, &changes)))
             .collect();
         let board = Board::new(&config.health, &upstreams, &metrics);
-        let reader = board.subscribe();
+        let (reader, views) = (board.subscribe(), board.views());
 
         let workers = (0..config.workers.count())
             .map(|number| Worker::start(number, &config.limits, &metrics, &shutdown))
@@ -119,12 +119,14 @@ impl App {
         let workers = Arc::new(workers);
 
         let mut accepting = JoinSet::new();
+        let mut answering = Vec::new();
         for (config_of, socket) in config.listeners.iter().zip(listeners) {
             let upstream = config_of.upstream.as_ref().and_then(|name| {
                 upstreams.iter().find(|upstream| **upstream.name() == **name).cloned()
             });
             let answers =
                 Answers::new(reader.clone(), config_of.not_serving_as, config.health.details);
+            answering.push((config_of.name.clone(), answers.clone()));
             let listener = Listener::new(config_of, &config.health, upstream, answers, &metrics);
             let socket = TcpListener::from_std(socket).context("cannot use a listening socket")?;
             info!(listener = config_of.name, address = %socket.local_addr()?, "listening");
@@ -141,7 +143,9 @@ impl App {
         let mut admin_task = JoinSet::new();
         let socket = TcpListener::from_std(admin).context("cannot use a listening socket")?;
         info!(address = %socket.local_addr()?, "admin listening");
-        admin_task.spawn(Admin::new(reader, upstreams, metrics).run(socket));
+        let listeners = answering.into();
+        let admin = Admin { board: reader, views, upstreams, listeners, metrics };
+        admin_task.spawn(admin.run(socket));
 
         tokio::select! {
             () = shutdown.drain.cancelled() => {}

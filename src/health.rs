@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use self::service::Told;
 pub use self::view::Views;
 use crate::{
-    config::{self, AllDown},
+    config,
     grpc::ServingStatus,
     metrics::{Metrics, ServiceLabels},
     upstream::{Changes, History, Upstream},
@@ -80,7 +80,6 @@ pub struct Board {
     views: Views,
     /// In the order of `views`.
     services: Vec<Told>,
-    all_down: AllDown,
     metrics: Metrics,
 }
 
@@ -94,7 +93,6 @@ impl Board {
             published: watch::Sender::new(Arc::default()),
             views: Views::new(config, upstreams),
             services: config.services.values().map(|service| Told::new(service.hold)).collect(),
-            all_down: config.all_down,
             metrics: metrics.clone(),
         };
         board.fold(false);
@@ -139,7 +137,7 @@ impl Board {
         for ((name, verdict), told) in self.views.judge(|_, _| false).zip(&mut self.services) {
             let service = match draining {
                 true => told.drain(name),
-                false => told.tell(name, &verdict, self.all_down, now),
+                false => told.tell(name, &verdict, self.views.all_down(), now),
             };
             let labels = ServiceLabels { service: (&**name).into() };
             let gauge = self.metrics.service_serving.get_or_create(&labels);

@@ -1,13 +1,14 @@
-//! `upbeat status`: the board of a running proxy as a table.
+//! `upbeat status`: the board of a running proxy as a table, or as it would be.
 
 use anyhow::{Context, bail, ensure};
 use bytes::Bytes;
 use http::{Request, StatusCode, header};
 use http_body_util::{BodyExt, Empty};
 use hyper_util::rt::TokioIo;
+use serde::de::DeserializeOwned;
 use tokio::{net::TcpStream, task::JoinSet, time::timeout};
 
-use crate::admin::Status;
+use crate::admin::{Simulation, Status, Transition};
 
 /// Arguments of `upbeat status`.
 #[derive(Debug, clap::Args)]
@@ -15,20 +16,40 @@ pub(super) struct Options {
     /// The proxy's admin address
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:9901")]
     admin: String,
+    /// Tells what every service and dialect would answer if this were down: `down=UPSTREAM/ADDRESS`,
+    /// or `down=UPSTREAM` for all its endpoints; may be given several times
+    #[arg(long, value_name = "down=…", value_parser = down)]
+    simulate: Vec<String>,
 }
 
-/// Fetches `/status` and prints it.
+fn down(text: &str) -> Result<String, String> {
+    match text.strip_prefix("down=") {
+        Some(target) if !target.is_empty() => Ok(text.replace('[', "%5B").replace(']', "%5D")),
+        _ => Err("expected down=UPSTREAM/ADDRESS or down=UPSTREAM".to_owned()),
+    }
+}
+
+/// Fetches `/status`, or `/simulate`, and prints it.
 pub(super) async fn run(options: &Options) -> anyhow::Result<()> {
-    let Ok(body) = timeout(TIMEOUT, fetch(&options.admin)).await else {
-        bail!("{}: no answer within {TIMEOUT:?}", options.admin);
+    let text = if options.simulate.is_empty() {
+        table(&fetch::<Status>(&options.admin, "/status").await?)
+    } else {
+        let path = format!("/simulate?{}", options.simulate.join("&"));
+        simulated(&fetch::<Simulation>(&options.admin, &path).await?)
     };
-    let status: Status = serde_json::from_slice(&body?)
-        .with_context(|| format!("{}: not an admin server of Upbeat", options.admin))?;
-    super::say(&table(&status));
+    super::say(&text);
     Ok(())
 }
 
-async fn fetch(address: &str) -> anyhow::Result<Bytes> {
+async fn fetch<T: DeserializeOwned>(admin: &str, path: &str) -> anyhow::Result<T> {
+    let Ok(body) = timeout(TIMEOUT, get(admin, path)).await else {
+        bail!("{admin}: no answer within {TIMEOUT:?}");
+    };
+    serde_json::from_slice(&body?)
+        .with_context(|| format!("{admin}: not an admin server of Upbeat"))
+}
+
+async fn get(address: &str, path: &str) -> anyhow::Result<Bytes> {
     let stream = TcpStream::connect(address)
         .await
         .with_context(|| format!("cannot connect to {address}; is the proxy running?"))?;
@@ -36,20 +57,24 @@ async fn fetch(address: &str) -> anyhow::Result<Bytes> {
         hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
     let mut driver = JoinSet::new();
     driver.spawn(connection);
-    let request =
-        Request::get("/status").header(header::HOST, address).body(Empty::<Bytes>::new())?;
+    let request = Request::get(path).header(header::HOST, address).body(Empty::<Bytes>::new())?;
     let response = sender.send_request(request).await?;
     let status = response.status();
+    let body = response.into_body().collect().await?.to_bytes();
+    let words = String::from_utf8_lossy(&body);
+    ensure!(status != StatusCode::BAD_REQUEST, "{address}: {}", words.trim());
     ensure!(status == StatusCode::OK, "{address} answered {status}");
-    Ok(response.into_body().collect().await?.to_bytes())
+    Ok(body)
 }
 
-/// Services first, then the endpoints that they are folded from.
+/// Services first, then the endpoints that they are folded from, then what changed last.
 fn table(status: &Status) -> String {
+    let mut changes = Vec::new();
     let mut services = vec![["SERVICE", "STATUS", "SINCE", "WHY"].map(str::to_owned)];
     for service in &status.services {
-        let name = if service.service.is_empty() { "\"\" (overall)" } else { &service.service };
+        let name = named(&service.service);
         services.push([name, &service.status, &service.since, &service.reason].map(str::to_owned));
+        changes.extend(service.history.iter().map(|change| (name.to_owned(), change)));
     }
     let mut endpoints = vec![["ENDPOINT", "HEALTH", "SINCE", "WHY"].map(str::to_owned)];
     for upstream in &status.upstreams {
@@ -57,26 +82,72 @@ fn table(status: &Status) -> String {
             let name = format!("{}/{}", upstream.upstream, endpoint.endpoint);
             let words = [&endpoint.reason, &endpoint.note].map(String::as_str);
             let why = words.into_iter().filter(|words| !words.is_empty()).collect::<Vec<_>>();
+            changes.extend(endpoint.history.iter().map(|change| (name.clone(), change)));
             let rest = [endpoint.health.clone(), endpoint.since.clone(), why.join("; ")];
             let [health, since, reason] = rest;
             endpoints.push([name, health, since, reason]);
         }
     }
-    format!("{}\n{}", columns(&services), columns(&endpoints))
+    let mut table = format!("{}\n{}", columns(&services), columns(&endpoints));
+    if !changes.is_empty() {
+        table.push('\n');
+        table.push_str(&columns(&last(changes)));
+    }
+    table
 }
 
-fn columns(rows: &[[String; 4]]) -> String {
-    let width = |column: usize| {
-        rows.iter().map(|row| row[column].chars().count()).max().unwrap_or_default()
-    };
-    let (a, b, c) = (width(0), width(1), width(2));
-    let line = |row: &[String; 4]| {
-        let line = format!("{:a$}  {:b$}  {:c$}  {}", row[0], row[1], row[2], row[3]);
-        format!("{}\n", line.trim_end())
+/// The last changes of all, the newest first.
+fn last(mut changes: Vec<(String, &Transition)>) -> Vec<[String; 4]> {
+    // RFC 3339 in UTC: in the order of their text.
+    changes.sort_by(|(_, a), (_, b)| b.at.cmp(&a.at));
+    let rows = changes.into_iter().take(CHANGES).map(|(name, change)| {
+        [
+            change.at.clone(),
+            name,
+            format!("{} -> {}", change.from, change.to),
+            change.evidence.clone(),
+        ]
+    });
+    let head = ["CHANGED", "WHAT", "HOW", "EVIDENCE"].map(str::to_owned);
+    std::iter::once(head).chain(rows).collect()
+}
+
+/// What each listener would answer, then why.
+fn simulated(simulation: &Simulation) -> String {
+    let heads = ["LISTENER", "SERVICE", "CHECK", "WATCH", "GET", "ALB"];
+    let mut answers = vec![heads.map(str::to_owned)];
+    for it in &simulation.answers {
+        let row = [&it.listener, named(&it.service), &it.check, &it.watch, &it.get, &it.alb];
+        answers.push(row.map(str::to_owned));
+    }
+    let mut services = vec![["SERVICE", "STATUS", "WHY"].map(str::to_owned)];
+    for it in &simulation.services {
+        services.push([named(&it.service), &it.status, &it.reason].map(str::to_owned));
+    }
+    format!("{}\n{}", columns(&answers), columns(&services))
+}
+
+fn named(service: &str) -> &str {
+    if service.is_empty() { "\"\" (overall)" } else { service }
+}
+
+/// Rows whose columns stand below each other.
+fn columns<const N: usize>(rows: &[[String; N]]) -> String {
+    let mut widths = [0; N];
+    for row in rows {
+        for (width, cell) in widths.iter_mut().zip(row) {
+            *width = (*width).max(cell.chars().count());
+        }
+    }
+    let line = |row: &[String; N]| {
+        let cells = row.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}"));
+        format!("{}\n", cells.collect::<Vec<_>>().join("  ").trim_end())
     };
     rows.iter().map(line).collect()
 }
 
+/// Changes that are shown.
+const CHANGES: usize = 12;
 const TIMEOUT: std::time::Duration = std::time::Duration::from_secs(5);
 
 #[cfg(test)]

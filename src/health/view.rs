@@ -2,14 +2,19 @@
 
 use std::{fmt::Display, sync::Arc};
 
+use super::Snapshot;
 use crate::{
-    config::{self, View},
+    config::{self, AllDown, AllDownPolicy, View},
+    grpc::ServingStatus,
     upstream::{Endpoint, Health, Upstream},
 };
 
 /// What each service stands for, in the order of their names. Clones share it.
 #[derive(Debug, Clone)]
-pub struct Views(Arc<[Named]>);
+pub struct Views {
+    services: Arc<[Named]>,
+    all_down: AllDown,
+}
 
 /// A service's name, and its view.
 type Named = (Arc<str>, View<Arc<Upstream>>);
@@ -21,7 +26,38 @@ impl Views {
             Arc::clone(found.expect("a checked configuration names upstreams that exist"))
         };
         let services = config.services.iter();
-        Self(services.map(|(name, it)| (name.as_str().into(), it.view.map(&find))).collect())
+        let services = services.map(|(name, it)| (name.as_str().into(), it.view.map(&find)));
+        Self { services: services.collect(), all_down: config.all_down }
+    }
+
+    /// What is said when every endpoint is down.
+    pub(super) fn all_down(&self) -> AllDown {
+        self.all_down
+    }
+
+    /// The snapshot that would be told, after `now` and in the end, if the endpoints that `down`
+    /// names were ill.
+    pub fn simulate(
+        &self,
+        now: &Snapshot,
+        down: impl Fn(&Upstream, &Endpoint) -> bool,
+    ) -> Snapshot {
+        let services = self.judge(down).filter_map(|(name, verdict)| {
+            let mut service = now.service(name)?.clone();
+            let stays = verdict.all_down
+                && service.status == ServingStatus::Serving
+                && self.all_down.policy == AllDownPolicy::Stay
+                && self.all_down.dwell.is_none();
+            service.status = match verdict.state {
+                _ if now.is_draining() => ServingStatus::NotServing,
+                _ if stays => ServingStatus::Serving,
+                State::Serving => ServingStatus::Serving,
+                State::NotServing | State::Unknown => ServingStatus::NotServing,
+            };
+            service.reason = verdict.reason.into();
+            Some((Arc::clone(name), service))
+        });
+        Snapshot { services: services.collect(), draining: now.is_draining() }
     }
 
     /// Each service's verdict, with the endpoints that `down` names taken for ill.
@@ -29,7 +65,7 @@ impl Views {
         &self,
         down: impl Fn(&Upstream, &Endpoint) -> bool,
     ) -> impl Iterator<Item = (&Arc<str>, Verdict)> {
-        self.0.iter().map(move |(name, view)| {
+        self.services.iter().map(move |(name, view)| {
             let mut verdict = judge(view, &|upstream: &Arc<Upstream>| look(upstream, &down));
             let ill = |upstream: &&Arc<Upstream>| {
                 let endpoints = upstream.endpoints();

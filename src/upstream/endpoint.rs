@@ -12,7 +12,7 @@ use std::{
 
 use tokio::sync::watch;
 
-use super::Changes;
+use super::{Changes, History};
 
 /// One address that calls go to.
 #[derive(Debug)]
@@ -35,6 +35,8 @@ pub struct State {
     pub note: Arc<str>,
     /// Since when `health` is what it is.
     pub since: SystemTime,
+    /// Its last changes.
+    pub history: History<Health>,
 }
 
 /// Whether an endpoint takes calls.
@@ -65,6 +67,7 @@ impl Endpoint {
             reason: "not probed yet".into(),
             note: "".into(),
             since: SystemTime::now(),
+            history: History::default(),
         };
         Self {
             address,
@@ -102,6 +105,7 @@ impl Endpoint {
                 return false;
             }
             if state.health != health {
+                state.history.record(state.health, health, reason.into());
                 state.health = health;
                 state.since = SystemTime::now();
             }

@@ -11,7 +11,7 @@ use http::Method;
 use serde_json::Value;
 use tokio::{
     io::{AsyncBufReadExt, BufReader, Lines},
-    process::{Child, ChildStderr, ChildStdout, Command},
+    process::{Child, ChildStderr, ChildStdout},
     time::{Instant, timeout},
 };
 
@@ -20,35 +20,12 @@ use crate::fixture::{
     echo::Echo,
     endpoint::Endpoint,
     eventually,
+    program::{command, upbeat},
     proxy::{Proxy, yaml},
     refusing,
 };
 
 const MANY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/bad/many.yaml");
-
-/// How a command ended.
-struct Ended {
-    code: Option<i32>,
-    stdout: String,
-    stderr: String,
-}
-
-fn command(arguments: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_upbeat"));
-    command.args(arguments).stdin(Stdio::null()).kill_on_drop(true);
-    command
-}
-
-/// Runs a command to its end.
-async fn upbeat(arguments: &[&str]) -> Ended {
-    let output = timeout(PATIENCE, command(arguments).output()).await;
-    let output = output.unwrap_or_else(|_| panic!("{arguments:?} does not end")).unwrap();
-    Ended {
-        code: output.status.code(),
-        stdout: String::from_utf8(output.stdout).unwrap(),
-        stderr: String::from_utf8(output.stderr).unwrap(),
-    }
-}
 
 /// A command that runs until it is told to stop, or until the test ends.
 struct Running {
