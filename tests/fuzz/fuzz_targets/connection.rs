@@ -92,7 +92,7 @@ impl End {
             header_fields: 50,
             stream_window: 20_000,
             connection_window: 80_000,
-            strict,
+            frames: strict.then(Default::default),
         };
         let mut out = Vec::new();
         let connection = Connection::new(role, limits, &mut out);

@@ -68,7 +68,7 @@ fn read(role: Role, input: &[u8], step: usize) -> Reading {
         header_fields: 50,
         stream_window: 65_535,
         connection_window: 65_535,
-        strict: false,
+        frames: None,
     };
     let (mut context, mut out) = (Context::default(), Vec::new());
     let mut connection = Connection::new(role, limits, &mut out);
