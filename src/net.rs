@@ -128,42 +128,55 @@ pub enum Protocol {
 }
 
 /// Reads until the first bytes tell what `stream` speaks, and gives them back with it. The
-/// HTTP/2 preface begins with `PRI `, a method that HTTP/1.1 does not have.
+/// HTTP/2 preface begins with `PRI `, a method that HTTP/1.1 does not have; HTTP/1.1 begins with a
+/// line that names its version. Anything else gets no answer, since none would be understood.
 ///
 /// # Errors
-/// The peer closed before it had sent four bytes, or reading failed.
+/// The peer closed before it had said what it speaks, speaks neither, or reading failed.
 pub async fn sniff<S: AsyncRead + Unpin>(mut stream: S) -> io::Result<(Protocol, Rewound<S>)> {
-    let mut first = [0; 4];
-    let mut length = 0;
+    let mut first = Vec::new();
     let protocol = loop {
-        let read = stream.read(&mut first[length..]).await?;
-        if read == 0 {
+        // Of HTTP/2 no more than tells it, as its reader has a buffer of its own.
+        let wanted = if b"PRI ".starts_with(&first) { 4 - first.len() } else { LINE };
+        let mut limited = (&mut stream).take(wanted as u64);
+        if limited.read_buf(&mut first).await? == 0 {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
-        length += read;
-        if !b"PRI ".starts_with(&first[..length]) {
-            break Protocol::Http1;
-        }
-        if length == first.len() {
+        if first == b"PRI " {
             break Protocol::Http2;
         }
+        let line = first.iter().position(|byte| *byte == b'\n').map(|end| &first[..end]);
+        match line {
+            _ if b"PRI ".starts_with(&first) => {}
+            // An empty line may come first (RFC 9112, 2.2).
+            Some([] | [b'\r']) => break Protocol::Http1,
+            Some(line) if line.windows(8).any(|part| part == b" HTTP/1.") => break Protocol::Http1,
+            None if first[0].is_ascii_alphabetic() || first[0] == b'\r' => {
+                // So long a line is refused in HTTP/1.1's words.
+                if first.len() >= LINE {
+                    break Protocol::Http1;
+                }
+            }
+            _ => {
+                return Err(io::Error::new(io::ErrorKind::InvalidData, "neither HTTP/2 nor HTTP/1"));
+            }
+        }
     };
-    Ok((protocol, Rewound { first, length, read: 0, stream }))
+    Ok((protocol, Rewound { first, read: 0, stream }))
 }
 
 /// A stream whose first bytes were read, and are read again.
 #[derive(Debug)]
 pub struct Rewound<S> {
-    first: [u8; 4],
-    length: usize,
+    first: Vec<u8>,
     read: usize,
     stream: S,
 }
 
 impl<S> Rewound<S> {
     /// The stream, and the bytes that were read of it.
-    pub fn into_parts(self) -> (S, Vec<u8>) {
-        (self.stream, self.first[self.read..self.length].to_vec())
+    pub fn into_parts(mut self) -> (S, Vec<u8>) {
+        (self.stream, self.first.split_off(self.read))
     }
 }
 
@@ -173,8 +186,8 @@ impl<S: AsyncRead + Unpin> AsyncRead for Rewound<S> {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        if self.read < self.length {
-            let end = self.length.min(self.read + buf.remaining());
+        if self.read < self.first.len() {
+            let end = self.first.len().min(self.read + buf.remaining());
             buf.put_slice(&self.first[self.read..end]);
             self.read = end;
             return Poll::Ready(Ok(()));
@@ -214,6 +227,8 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Rewound<S> {
 }
 
 const BACKLOG: i32 = 4096;
+/// Up to where the first line is looked for, in bytes.
+const LINE: usize = 8 << 10;
 const PAUSE: Duration = Duration::from_millis(100);
 /// How long a peer may take to read what it was sent last.
 const LAST_WORDS: Duration = Duration::from_secs(1);
@@ -276,9 +291,9 @@ mod tests {
         for (chunks, protocol) in [
             (&[b"PRI * HTTP/2.0".as_slice()] as &[&[u8]], Protocol::Http2),
             (&[b"P", b"R", b"I", b" *"], Protocol::Http2),
-            (&[b"POST / HTTP/1.1"], Protocol::Http1),
-            (&[b"PR", b"OPFIND /"], Protocol::Http1),
-            (&[b"G"], Protocol::Http1),
+            (&[b"POST / HTTP/1.1\r\n"], Protocol::Http1),
+            (&[b"PR", b"OPFIND / HT", b"TP/1.0\r", b"\nhost: a\r\n"], Protocol::Http1),
+            (&[b"\r\n", b"GET / HTTP/1.1\r\n"], Protocol::Http1),
         ] {
             let (seen, bytes) = sniffed(chunks).await;
             assert_eq!((seen, bytes), (protocol, chunks.concat()));
@@ -286,9 +301,19 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_silent_peer_that_closes_is_an_error() {
-        let (near, far) = tokio::io::duplex(64);
-        drop(near);
-        assert!(sniff(far).await.is_err());
+    async fn what_speaks_neither_gets_no_answer() {
+        for bytes in
+            [b"".as_slice(), b"PR", b"G", b"\x16\x03\x01\x02\0\x01", b"GET /\r\n", b"A B C\r\n"]
+        {
+            let (mut near, far) = tokio::io::duplex(64);
+            near.write_all(bytes).await.unwrap();
+            let sniffing = sniff(far);
+            if bytes.len() > 4 {
+                assert!(sniffing.await.is_err(), "{bytes:?}, at once");
+            } else {
+                drop(near);
+                assert!(sniffing.await.is_err(), "{bytes:?}, at its end");
+            }
+        }
     }
 }
