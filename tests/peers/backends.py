@@ -201,10 +201,10 @@ def export(on: grpc.Channel, span: str = "span", call: str = "", timeout: float 
     method(request.SerializeToString(), metadata=metadata, timeout=timeout)
 
 
-def export_code(on: grpc.Channel) -> str:
+def export_code(on: grpc.Channel, call: str = "") -> str:
     """How an Export ends, as the name of a gRPC code."""
     try:
-        export(on)
+        export(on, call=call)
     except grpc.RpcError as error:
         return error.code().name
     return "OK"

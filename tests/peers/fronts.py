@@ -1,13 +1,90 @@
-"""What stands in front of the proxy: load balancers, and how they are started."""
+"""What stands in front of the proxy: load balancers, how they are started and what they say."""
 
+import csv
 import json
+import socket
+import threading
+import time
 import urllib.request
-from typing import Any
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import envoy
+import grpc
 
-from backends import unused_port
-from suite import Process, Proxy, World, equal, eventually
+from backends import channel, export_code, unused_port
+from suite import BIN, HERE, INSTALLED, Process, World, equal, eventually
+
+# How often they check, in seconds. Two in a row decide.
+INTERVAL = 0.2
+HEALTHY, UNHEALTHY = "healthy", "unhealthy"
+
+
+# What a balancer makes of each address that it checks: HEALTHY, UNHEALTHY, or words of its own
+# for what is between.
+States = Callable[[], dict[str, str]]
+
+
+class Front(NamedTuple):
+    """A balancer over several proxies."""
+
+    states: States
+    # Carries so many exports, one after the other; returns how each ended.
+    exports: Callable[[int], list[str]]
+    # Where it listens, if it does.
+    address: str = ""
+
+
+def listening(world: World, address: str, states: States) -> Front:
+    """A front that is a server, once it carries exports."""
+    client = channel(world.stack, address)
+    eventually("the balancer carries an export", lambda: export_code(client) == "OK")
+    return Front(states, exports_by(client), address)
+
+
+def exports_by(client: grpc.Channel) -> Callable[[int], list[str]]:
+    return lambda count: [export_code(client, call="front") for _ in range(count)]
+
+
+def haproxy(world: World, addresses: list[str], check: str = "") -> Front:
+    """HAProxy, checking by the lines `check`, over HTTP/2."""
+    address = f"127.0.0.1:{unused_port()}"
+    control = world.directory / "haproxy.sock"
+    often = f"check inter {INTERVAL * 1000:.0f}ms fall 2 rise 2" if check else ""
+    servers = "\n    ".join(f"server {it} {it} proto h2 {often}" for it in addresses)
+    process = run_haproxy(
+        world,
+        f"""
+global
+    stats socket {control}
+frontend traces
+    bind {address} proto h2
+    default_backend upbeat
+backend upbeat
+    {check}
+    {servers}
+""",
+    )
+    eventually("HAProxy runs", lambda: control.exists() or not process.is_running())
+
+    def states() -> dict[str, str]:
+        seen = haproxy_servers(control)
+        words = {"UP": HEALTHY, "DOWN": UNHEALTHY}
+        return {name: words.get(status, status) for name, (status, _) in seen.items()}
+
+    return listening(world, address, states)
+
+
+def haproxy_servers(control: Path) -> dict[str, tuple[str, str]]:
+    """Each server's status, and how its last check went."""
+    with socket.socket(socket.AF_UNIX) as stats:
+        stats.settimeout(5)
+        stats.connect(str(control))
+        stats.sendall(b"show stat\n")
+        rows = csv.DictReader(stats.makefile().read().splitlines())
+    rows = [row for row in rows if row["svname"] not in ("FRONTEND", "BACKEND")]
+    return {row["svname"]: (row["status"], row["check_status"]) for row in rows}
 
 
 def run_haproxy(world: World, sections: str) -> Process:
@@ -20,6 +97,64 @@ defaults
     timeout check 1s
 """
     return world.start("haproxy", "-db", "-f", world.file("haproxy.cfg", defaults + sections))
+
+
+def envoy_front(
+    world: World, addresses: list[str], check: dict[str, Any], panic: int = 0
+) -> Front:
+    """Envoy, checking by `check`. Under `panic` percent of healthy proxies it uses them all."""
+    types = "type.googleapis.com/envoy.extensions.filters"
+    manager = {
+        "@type": f"{types}.network.http_connection_manager.v3.HttpConnectionManager",
+        "stat_prefix": "traces",
+        "http_filters": [
+            {
+                "name": "envoy.filters.http.router",
+                "typed_config": {"@type": f"{types}.http.router.v3.Router"},
+            }
+        ],
+        "route_config": {
+            "virtual_hosts": [
+                {
+                    "name": "all",
+                    "domains": ["*"],
+                    "routes": [{"match": {"prefix": "/"}, "route": {"cluster": "upbeat"}}],
+                }
+            ]
+        },
+    }
+    filters = [{"name": "envoy.filters.network.http_connection_manager", "typed_config": manager}]
+    listener = {
+        "name": "traces",
+        "address": {"socket_address": {"address": "127.0.0.1", "port_value": 0}},
+        "filter_chains": [{"filters": filters}],
+    }
+    often = {"interval": f"{INTERVAL}s", "no_traffic_interval": f"{INTERVAL}s"}
+    upbeat = cluster("upbeat", addresses, {**often, **check})
+    upbeat["common_lb_config"] = {"healthy_panic_threshold": {"value": panic}}
+    admin = run_envoy(world, [upbeat], [listener])
+
+    def port() -> int:
+        listeners = ask(admin, "listeners").get("listener_statuses", [])
+        return listeners[0]["local_address"]["socket_address"]["port_value"] if listeners else 0
+
+    def states() -> dict[str, str]:
+        return {at: state for (_, at), state in envoy_hosts(admin).items()}
+
+    address = f"127.0.0.1:{eventually('Envoy listens', port)}"
+    return listening(world, address, states)
+
+
+def envoy_hosts(admin: str) -> dict[tuple[str, str], str]:
+    """Each host of each cluster, by the flags of Envoy's admin."""
+    seen = {}
+    for it in ask(admin, "clusters").get("cluster_statuses", []):
+        for host in it.get("host_statuses", []):
+            place = host["address"]["socket_address"]
+            address = f"{place['address']}:{place['port_value']}"
+            failed = host["health_status"].get("failed_active_health_check", False)
+            seen[it["name"], address] = UNHEALTHY if failed else HEALTHY
+    return seen
 
 
 def cluster(name: str, addresses: list[str], check: dict[str, Any]) -> dict[str, Any]:
@@ -70,67 +205,15 @@ def ask(address: str, path: str) -> dict[str, Any]:
         return json.load(reply)
 
 
-def haproxy_front(world: World, proxy: Proxy) -> str:
-    address = f"127.0.0.1:{unused_port()}"
-    run_haproxy(
-        world,
-        f"""
-frontend traces
-    bind {address} proto h2
-    default_backend upbeat
-backend upbeat
-    server upbeat {proxy["otlp"]} proto h2
-""",
-    )
-    return address
-
-
-def envoy_front(world: World, proxy: Proxy) -> str:
-    types = "type.googleapis.com/envoy.extensions.filters"
-    manager = {
-        "@type": f"{types}.network.http_connection_manager.v3.HttpConnectionManager",
-        "stat_prefix": "traces",
-        "http_filters": [
-            {
-                "name": "envoy.filters.http.router",
-                "typed_config": {"@type": f"{types}.http.router.v3.Router"},
-            }
-        ],
-        "route_config": {
-            "virtual_hosts": [
-                {
-                    "name": "all",
-                    "domains": ["*"],
-                    "routes": [{"match": {"prefix": "/"}, "route": {"cluster": "upbeat"}}],
-                }
-            ]
-        },
-    }
-    filters = [{"name": "envoy.filters.network.http_connection_manager", "typed_config": manager}]
-    listener = {
-        "name": "traces",
-        "address": {"socket_address": {"address": "127.0.0.1", "port_value": 0}},
-        "filter_chains": [{"filters": filters}],
-    }
-    upbeat = cluster("upbeat", [proxy["otlp"]], {"grpc_health_check": {}})
-    # Without this it answers by itself when the proxy says NOT_SERVING, for it is the only one.
-    upbeat["common_lb_config"] = {"healthy_panic_threshold": {"value": 100}}
-    admin = run_envoy(world, [upbeat], [listener])
-
-    def port() -> int:
-        listeners = ask(admin, "listeners").get("listener_statuses", [])
-        return listeners[0]["local_address"]["socket_address"]["port_value"] if listeners else 0
-
-    return f"127.0.0.1:{eventually('Envoy listens', port)}"
-
-
-def nginx_front(world: World, proxy: Proxy) -> str:
+def nginx(world: World, addresses: list[str]) -> Front:
+    """nginx, which checks nobody: it leaves out for a second what it could not connect to."""
     address = f"127.0.0.1:{unused_port()}"
     here = world.directory
     temporary = "\n".join(
         f"    {kind}_temp_path {here}/{kind};"
         for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
     )
+    servers = "\n".join(f"        server {it} max_fails=1 fail_timeout=1s;" for it in addresses)
     file = world.file(
         "nginx.conf",
         f"""
@@ -142,14 +225,100 @@ events {{}}
 http {{
     access_log off;
 {temporary}
+    upstream upbeat {{
+{servers}
+    }}
     server {{
         listen {address} http2;
         location / {{
-            grpc_pass grpc://{proxy["otlp"]};
+            grpc_pass grpc://upbeat;
+            grpc_next_upstream error timeout http_503;
         }}
     }}
 }}
 """,
     )
     world.start("/usr/sbin/nginx", "-e", here / "nginx.log", "-c", file)
-    return address
+    return listening(world, address, dict)
+
+
+def caddy(world: World, addresses: list[str], checked: bool = True) -> Front:
+    """Caddy, checking by GET /healthz over HTTP/2."""
+    address = f"127.0.0.1:{unused_port()}"
+    often = {"interval": f"{INTERVAL}s", "timeout": "1s", "fails": 2, "passes": 2}
+    proxy = {
+        "handler": "reverse_proxy",
+        "transport": {"protocol": "http", "versions": ["h2c"]},
+        "load_balancing": {"selection_policy": {"policy": "round_robin"}},
+        "health_checks": {"active": {"uri": "/healthz", **often}} if checked else {},
+        "upstreams": [{"dial": it} for it in addresses],
+    }
+    server = {
+        "listen": [address],
+        "protocols": ["h1", "h2c"],
+        "routes": [{"handle": [proxy]}],
+    }
+    configuration = {
+        "admin": {"disabled": True, "config": {"persist": False}},
+        "storage": {"module": "file_system", "root": str(world.directory / "caddy")},
+        # It tells what it makes of an upstream as an event, at this level.
+        "logging": {"logs": {"default": {"level": "DEBUG", "include": ["events"]}}},
+        "apps": {"http": {"servers": {"traces": server}}},
+    }
+    file = world.file("caddy.json", json.dumps(configuration))
+    process = world.start(INSTALLED / "venv/bin/caddy", "run", "--config", file)
+
+    def states() -> dict[str, str]:
+        # Up until it says something else.
+        seen = dict.fromkeys(addresses, HEALTHY)
+        for line in process.text().splitlines():
+            event = json.loads(line) if line.startswith("{") and line.endswith("}") else {}
+            if event.get("name") in (HEALTHY, UNHEALTHY):
+                seen[event["data"]["host"]] = event["name"]
+        return seen
+
+    return listening(world, address, states)
+
+
+class Checker:
+    """A balancer that does nothing but check, by `judge`: true for a check that passed."""
+
+    def __init__(self, world: World, judge: Callable[[], bool]):
+        self.state = ""
+        self._judge = judge
+        self._failure: Exception | None = None
+        self._stop = threading.Event()
+        thread = threading.Thread(target=self._run)
+        thread.start()
+        world.stack.callback(thread.join)
+        world.stack.callback(self._stop.set)
+
+    def is_in(self, state: str) -> bool:
+        if self._failure:
+            raise self._failure
+        return self.state == state
+
+    def _run(self) -> None:
+        in_a_row = [HEALTHY]
+        next_at = time.monotonic()
+        while not self._stop.wait(max(0, next_at - time.monotonic())):
+            next_at = max(next_at + INTERVAL, time.monotonic())
+            try:
+                state = HEALTHY if self._judge() else UNHEALTHY
+            except Exception as failure:
+                self._failure = failure
+                return
+            in_a_row = [*in_a_row[-1:], state]
+            if not self.state or in_a_row == [state, state]:
+                self.state = state
+
+
+def grpc_go(world: World, *arguments: str) -> Process:
+    """One of grpc-go's clients, see clients/main.go."""
+    return world.start(BIN / "grpc-go", *arguments)
+
+
+def grpc_js(world: World, *arguments: str) -> Process:
+    """One of grpc-js's clients, see clients/health.js."""
+    modules = f"NODE_PATH={INSTALLED / 'node/node_modules'}"
+    return world.start("env", modules, "node", HERE / "clients/health.js", *arguments)

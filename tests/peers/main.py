@@ -10,12 +10,30 @@ from contextlib import ExitStack
 from pathlib import Path
 from types import FrameType
 
-from cases import answers, balancers, conformance, drain, forwarding, outage, probes
-from suite import CASES, HERE, World
+from cases import (
+    answers,
+    balancers,
+    conformance,
+    drain,
+    fleets,
+    forwarding,
+    outage,
+    probes,
+)
+from suite import CASES, FOLLOWED, HERE, World
 
 # The longest that one case may take, in seconds.
 LIMIT = 60
-MODULES = (answers, outage, forwarding, probes, balancers, drain, conformance)
+MODULES = (
+    answers,
+    outage,
+    forwarding,
+    probes,
+    balancers,
+    fleets,
+    drain,
+    conformance,
+)
 
 
 def main(arguments: list[str]) -> int:
@@ -33,6 +51,10 @@ def main(arguments: list[str]) -> int:
     began = time.monotonic()
     for case in chosen:
         failed += not run(case.sentence, case.function, binary.resolve())
+    if FOLLOWED:
+        print("seconds from the death of the last backend to removal, and from its return to use:")
+    for it in FOLLOWED:
+        print(f"      {it.removed:5.2f}  {it.back:5.2f}  {it.who}")
     print(f"{len(chosen) - failed} passed, {failed} failed in {time.monotonic() - began:.0f} s")
     return 1 if failed or not chosen else 0
 

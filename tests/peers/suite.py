@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 HERE = Path(__file__).resolve().parent
-BIN = HERE / ".installed/bin"
+INSTALLED = HERE / ".installed"
+BIN = INSTALLED / "bin"
 HEALTH_PROTO = ("-import-path", str(HERE), "-proto", "health.proto")
 TRACES = "opentelemetry.proto.collector.trace.v1.TraceService"
 CHECK = "/grpc.health.v1.Health/Check"
@@ -40,6 +41,18 @@ def case(sentence: str) -> Callable:
     return add
 
 
+class Followed(NamedTuple):
+    """How soon one who checks followed the life of the last backend, in seconds."""
+
+    who: str
+    removed: float
+    back: float
+
+
+# The runner prints them all at its end.
+FOLLOWED: list[Followed] = []
+
+
 def equal(got: Any, wanted: Any, what: str = "") -> None:
     if got != wanted:
         raise AssertionError(f"{what or 'got'}: {got!r}, wanted {wanted!r}")
@@ -61,6 +74,13 @@ def eventually(what: str, condition: Callable[[], Any], within: float = DEADLINE
         if time.monotonic() > end:
             raise AssertionError(f"not within {within} s: {what}")
         time.sleep(0.02)
+
+
+def seconds_until(what: str, condition: Callable[[], Any], since: float = 0) -> float:
+    """How long it is, from now or from `since`, until `condition` is true."""
+    since = since or time.monotonic()
+    eventually(what, condition)
+    return time.monotonic() - since
 
 
 class Output(NamedTuple):

@@ -1,27 +1,17 @@
 """Load balancers in front of the proxy: they follow its health, and carry calls."""
 
-import csv
 import signal
-import socket
 from collections.abc import Callable
 from typing import Any
 
 import grpc
 
 from backends import Backend, channel, export
-from fronts import (
-    ask,
-    cluster,
-    envoy_front,
-    haproxy_front,
-    nginx_front,
-    run_envoy,
-    run_haproxy,
-)
+import fronts
+from fronts import HEALTHY, UNHEALTHY, cluster, envoy_hosts, haproxy_servers, run_envoy, run_haproxy
 from suite import CHECK, TRACES, Proxy, World, case, configuration, equal, eventually
 
-# What a balancer makes of each address of the proxy that it checks: "healthy", "unhealthy", or
-# words of its own for what is between.
+# What a balancer makes of all the addresses of the proxy that it checks.
 States = Callable[[], set[str]]
 
 
@@ -31,13 +21,13 @@ def takes_out_and_back(world: World, start: Callable[[World, Proxy], States]) ->
     drain = {"delay": "5s", "timeout": "5s"}
     proxy = world.proxy(configuration([backend.address], drain=drain)).wait_until("SERVING")
     states = start(world, proxy)
-    sees(states, "healthy")
+    sees(states, HEALTHY)
     backend.stop()
-    sees(states, "unhealthy")
+    sees(states, UNHEALTHY)
     backend.start()
-    sees(states, "healthy")
+    sees(states, HEALTHY)
     proxy.signal(signal.SIGTERM)
-    sees(states, "unhealthy")
+    sees(states, UNHEALTHY)
     equal("not accepting" in proxy.text(), False, "the drain's delay is over")
     # The rest of the delay is of no interest.
     proxy.expected_exit = None
@@ -64,18 +54,12 @@ backend upbeat
 """,
     )
     eventually("HAProxy runs", lambda: control.exists() or not process.is_running())
-    words = {("UP", "L7OK"): "healthy", ("DOWN", "L7STS"): "unhealthy"}
+    words = {("UP", "L7OK"): HEALTHY, ("DOWN", "L7STS"): UNHEALTHY}
 
     def states() -> set[str]:
-        with socket.socket(socket.AF_UNIX) as stats:
-            stats.settimeout(5)
-            stats.connect(str(control))
-            stats.sendall(b"show stat\n")
-            rows = csv.DictReader(stats.makefile().read().splitlines())
-        rows = [row for row in rows if row["svname"] in proxy.addresses]
-        seen = [(row["status"], row["check_status"]) for row in rows]
-        equal(len(seen), len(proxy.addresses), "checked servers")
-        return {words.get(it, str(it)) for it in seen}
+        seen = haproxy_servers(control)
+        equal(seen.keys(), proxy.addresses.keys(), "checked servers")
+        return {words.get(it, str(it)) for it in seen.values()}
 
     return states
 
@@ -96,13 +80,9 @@ def envoy_states(world: World, proxy: Proxy, checks: dict[str, dict[str, Any]]) 
     admin = run_envoy(world, [cluster(name, addresses, it) for name, it in checks.items()])
 
     def states() -> set[str]:
-        seen = []
-        for it in ask(admin, "clusters").get("cluster_statuses", []):
-            for host in it["host_statuses"]:
-                failed = host["health_status"].get("failed_active_health_check", False)
-                seen.append("unhealthy" if failed else "healthy")
+        seen = envoy_hosts(admin)
         equal(len(seen), len(checks) * len(addresses), "checked hosts")
-        return set(seen)
+        return set(seen.values())
 
     return states
 
@@ -125,14 +105,21 @@ def envoy_http(world: World) -> None:
     takes_out_and_back(world, lambda world, proxy: envoy_states(world, proxy, checks))
 
 
-@case("exports pass through HAProxy, Envoy and nginx in front of the proxy, and so do refusals")
+@case("exports pass through HAProxy, Envoy, nginx and Caddy in front, and so do refusals")
 def in_front(world: World) -> None:
     backend = Backend(world)
     proxy = world.proxy(configuration([backend.address])).wait_until("SERVING")
-    starts = (haproxy_front, envoy_front, nginx_front)
-    clients = {it.__name__: channel(world.stack, it(world, proxy)) for it in starts}
+    addresses = [proxy["otlp"]]
+    starts = {
+        "HAProxy": lambda: fronts.haproxy(world, addresses),
+        # With less panic it answers by itself when the proxy says NOT_SERVING, for it is the only
+        # one. Caddy does so whenever it checks.
+        "Envoy": lambda: fronts.envoy_front(world, addresses, {"grpc_health_check": {}}, panic=100),
+        "nginx": lambda: fronts.nginx(world, addresses),
+        "Caddy": lambda: fronts.caddy(world, addresses, checked=False),
+    }
+    clients = {name: channel(world.stack, start().address) for name, start in starts.items()}
     for name, client in clients.items():
-        eventually(f"{name} carries an export", lambda: code_of(client, name) == "OK", within=5)
         backend.spans.clear()
         for number in range(100):
             export(client, span=f"{name} {number}")
