@@ -285,6 +285,7 @@ class Checker:
 
     def __init__(self, world: World, judge: Callable[[], bool]):
         self.state = ""
+        self.checks = 0
         self._judge = judge
         self._failure: Exception | None = None
         self._stop = threading.Event()
@@ -308,6 +309,7 @@ class Checker:
             except Exception as failure:
                 self._failure = failure
                 return
+            self.checks += 1
             in_a_row = [*in_a_row[-1:], state]
             if not self.state or in_a_row == [state, state]:
                 self.state = state

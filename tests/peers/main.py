@@ -13,6 +13,7 @@ from types import FrameType
 from cases import (
     answers,
     balancers,
+    clients,
     conformance,
     drain,
     fleets,
@@ -31,6 +32,7 @@ MODULES = (
     probes,
     balancers,
     fleets,
+    clients,
     drain,
     conformance,
 )

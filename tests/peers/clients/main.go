@@ -5,7 +5,7 @@
 //	grpc-go follow SERVICE ADDRESS...  client-side health checking by the service config:
 //	                                   "ADDRESS STATE" whenever a connection's state changes
 //	grpc-go spread SERVICE ADDRESS...  exports over one channel to all the addresses, one each
-//	                                   20 ms; a line for every change of the code
+//	                                   20 ms; a line for the code of each
 //	grpc-go kubelet ADDRESS [SERVICE]  as the kubelet's grpc probe; exit code 1 is a failure
 //	grpc-go traefik ADDRESS            as Traefik's gRPC health check; the same
 package main
@@ -156,16 +156,13 @@ func spread(service string, addresses []string) error {
 	if err != nil {
 		return err
 	}
-	last := ""
 	for range time.Tick(20 * time.Millisecond) {
 		ctx, cancel := context.WithTimeout(context.Background(), timeout)
+		ctx = metadata.AppendToOutgoingContext(ctx, "x-call", "front")
 		// An empty message is an empty message, of whatever type.
 		err := connection.Invoke(ctx, export, &emptypb.Empty{}, &emptypb.Empty{})
 		cancel()
-		if code := status.Code(err).String(); code != last {
-			fmt.Println(code)
-			last = code
-		}
+		fmt.Println(status.Code(err))
 	}
 	return nil
 }
