@@ -19,6 +19,7 @@ from cases import (
     fleets,
     forwarding,
     outage,
+    probers,
     probes,
 )
 from suite import CASES, FOLLOWED, HERE, World
@@ -33,6 +34,7 @@ MODULES = (
     balancers,
     fleets,
     clients,
+    probers,
     drain,
     conformance,
 )

@@ -229,14 +229,19 @@ def not_serving_as_status(world: World) -> None:
 
 def alb_reply(address: str, path: str, body: str) -> tuple[int, int]:
     """What an ALB sees: the status and grpc-status, in the head or after the body."""
-    headers = ("-H", "content-type: application/grpc", "-H", "te: trailers", "--output", "-")
-    options = (*headers, "--data-binary", body)
+    return grpc_reply(address, path, body, "ELB-HealthChecker/2.0")[:2]
+
+
+def grpc_reply(address: str, path: str, body: str, agent: str) -> tuple[int, int, str]:
+    """Status, grpc-status and all that came after the head, of a gRPC call as curl makes it."""
+    headers = ("-A", agent, "-H", "content-type: application/grpc", "-H", "te: trailers")
+    options = (*headers, "--output", "-", "--data-binary", body)
     status, head, rest = curl(
         "--http2-prior-knowledge", "POST", f"http://{address}{path}", *options
     )
     codes = re.findall(r"grpc-status: (\d+)", head + rest)
     equal(len(codes), 1, f"one grpc-status in {head!r} {rest!r}")
-    return status, int(codes[0])
+    return status, int(codes[0]), rest
 
 
 @case("nghttp and h2load get every health check answered over few connections")
