@@ -227,6 +227,7 @@ http {{
 {temporary}
     upstream upbeat {{
 {servers}
+        keepalive 8;
     }}
     server {{
         listen {address} http2;

@@ -56,7 +56,8 @@ def main(arguments: list[str]) -> int:
     for case in chosen:
         failed += not run(case.sentence, case.function, binary.resolve())
     if FOLLOWED:
-        print("seconds from the death of the last backend to removal, and from its return to use:")
+        print("seconds from the death of the last backend to removal, and from its return to use,")
+        print("where the proxy probes every 0.5 s, balancers every 0.2 s, and two in a row decide:")
     for it in FOLLOWED:
         print(f"      {it.removed:5.2f}  {it.back:5.2f}  {it.who}")
     print(f"{len(chosen) - failed} passed, {failed} failed in {time.monotonic() - began:.0f} s")

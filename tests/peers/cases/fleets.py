@@ -1,5 +1,6 @@
 """Balancers over several proxies: who dies is passed over, and used again when it is back."""
 
+import math
 import signal
 import time
 from collections import Counter
@@ -108,12 +109,12 @@ def envoy_grpc(world: World) -> str:
 
 @case("HAProxy, checking by GET over HTTP/2, passes over a proxy without backends till they return")
 def haproxy(world: World) -> str:
+    return passes_over(world, "HAProxy, httpchk GET over HTTP/2", haproxy_front)
+
+
+def haproxy_front(world: World, addresses: list[str]) -> Front:
     check = "option httpchk\n    http-check send meth GET uri /healthz"
-    return passes_over(
-        world,
-        "HAProxy, httpchk GET over HTTP/2",
-        lambda world, addresses: fronts.haproxy(world, addresses, check),
-    )
+    return fronts.haproxy(world, addresses, check)
 
 
 @case("Caddy, checking by GET over HTTP/2, passes over a proxy without backends till they return")
@@ -134,6 +135,7 @@ def nginx(world: World) -> str:
     proxy.wait_until("NOT_SERVING")
     # It does not read grpc-status, and every reply of gRPC's has HTTP's 200.
     equal(Counter(front.exports(ROUND)), {"OK": ROUND / 2, "UNAVAILABLE": ROUND / 2})
+    FOLLOWED.append(Followed("nginx, which checks nobody", math.inf, 0))
     backend.start()
     proxy.wait_until("SERVING")
     with Load(front.address, threads=2) as load:
@@ -147,15 +149,14 @@ def nginx(world: World) -> str:
     return f"{len(load.passed)} calls"
 
 
-@case("Envoy over three proxies, restarted one after the other under load: no call fails")
-def rolling_restart(world: World) -> str:
+def rolling_restart(world: World, start: Callable[[World, list[str]], Front]) -> str:
+    """Restarts three proxies one after the other, under load that must not notice."""
     backends = Backend(world), Backend(world)
     ports = [unused_port() for _ in range(3)]
     drain = {"delay": "2s", "timeout": "5s"}
     proxies = [proxy_of(world, *backends, port=it, drain=drain) for it in ports]
     addresses = [it["otlp"] for it in proxies]
-    check = {"grpc_health_check": {"service_name": TRACES}}
-    front = fronts.envoy_front(world, addresses, check)
+    front = start(world, addresses)
     eventually("all are healthy", lambda: set(front.states().values()) == {HEALTHY})
     timeline = []
     with Load(front.address) as load:
@@ -167,14 +168,14 @@ def rolling_restart(world: World) -> str:
                 "health is NOT_SERVING", lambda: proxy.serving() == "NOT_SERVING", signalled
             )
             removed = seconds_until(
-                "Envoy takes it out", lambda: front.states()[address] == UNHEALTHY, signalled
+                "it is taken out", lambda: front.states()[address] == UNHEALTHY, signalled
             )
             equal("not accepting" in proxy.text(), False, "the drain's delay is over")
             over = seconds_until("GOAWAY", lambda: "not accepting" in proxy.text(), signalled)
             equal(proxy.wait(), 0, "exit code")
             timeline.append((known, removed, over, time.monotonic() - signalled))
             proxy_of(world, *backends, port=port, drain={"delay": "0s", "timeout": "5s"})
-            eventually("Envoy takes it back", lambda: front.states()[address] == HEALTHY)
+            eventually("it is taken back", lambda: front.states()[address] == HEALTHY)
             load.more()
     equal(load.failed, [], "failed calls")
     received = [call for backend in backends for call in backend.calls]
@@ -183,3 +184,18 @@ def rolling_restart(world: World) -> str:
     names = ("NOT_SERVING", "taken out", "GOAWAY", "gone")
     shown = ", ".join(f"{name} {it:.2f} s" for name, it in zip(names, worst, strict=True))
     return f"{len(load.passed)} calls; from SIGTERM to {shown}"
+
+
+@case("Envoy over three proxies, restarted one after the other under load: no call fails")
+def envoy_rolling_restart(world: World) -> str:
+    return rolling_restart(world, envoy({"grpc_health_check": {"service_name": TRACES}}))
+
+
+@case("HAProxy over three proxies, restarted one after the other under load: no call fails")
+def haproxy_rolling_restart(world: World) -> str:
+    return rolling_restart(world, haproxy_front)
+
+
+@case("Caddy over three proxies, restarted one after the other under load: no call fails")
+def caddy_rolling_restart(world: World) -> str:
+    return rolling_restart(world, fronts.caddy)
