@@ -206,7 +206,8 @@ def ask(address: str, path: str) -> dict[str, Any]:
 
 
 def nginx(world: World, addresses: list[str]) -> Front:
-    """nginx, which checks nobody: it leaves out for a second what it could not connect to."""
+    """nginx, which checks nobody: it leaves out for a second what it could not connect to. It keeps
+    connections, as it mostly is told to."""
     address = f"127.0.0.1:{unused_port()}"
     here = world.directory
     temporary = "\n".join(

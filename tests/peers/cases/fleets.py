@@ -23,7 +23,7 @@ from suite import (
     seconds_until,
 )
 
-# Of one who carries: enough that balancers which take turns use every proxy.
+# So many exports that a balancer, whose proxies take turns, uses all of them.
 ROUND = 20
 
 
