@@ -188,7 +188,7 @@ fn answers(bench: &mut Criterion) {
         let last = format!("s{}", services - 1);
         let request = encode(&HealthCheckRequest { service: last.clone() });
         bench.bench_function(&format!("answer: Check, one of {services} services"), |bench| {
-            bench.iter(|| answers.check(black_box(&request), None));
+            bench.iter(|| answers.check(black_box(&request), None, NotServingAs::Message));
         });
         let query = format!("service={last}");
         bench.bench_function(&format!("answer: GET, one of {services} services"), |bench| {

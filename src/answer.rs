@@ -3,7 +3,7 @@
 mod grpc;
 mod http;
 
-use std::sync::Arc;
+use std::{cmp::Reverse, sync::Arc};
 
 use bytes::Bytes;
 use tokio::sync::watch;
@@ -23,6 +23,8 @@ use crate::{
 pub struct Answers {
     reader: Reader,
     not_serving_as: NotServingAs,
+    /// Beginnings of user agents, longer ones before shorter ones.
+    agents: Arc<[(Box<[u8]>, NotServingAs)]>,
     /// Whether reasons are told, which name endpoints.
     details: bool,
 }
@@ -30,7 +32,7 @@ pub struct Answers {
 impl Answers {
     /// Answers from what `reader` sees.
     pub fn new(reader: Reader, not_serving_as: NotServingAs, details: bool) -> Self {
-        Self { reader, not_serving_as, details }
+        Self { reader, not_serving_as, agents: Arc::default(), details }
     }
 
     /// The same answers from another snapshot, which does not change.
@@ -38,10 +40,29 @@ impl Answers {
         Self { reader: watch::channel(Arc::new(snapshot)).1, ..self.clone() }
     }
 
-    /// `grpc.health.v1.Health/Check`, from the request's body.
-    pub fn check(&self, body: &[u8], encoding: Option<&[u8]>) -> Answer {
+    /// The same, but in another way to those whose user agents begin so.
+    pub fn with_agents<'a>(
+        self,
+        agents: impl IntoIterator<Item = (&'a String, &'a NotServingAs)>,
+    ) -> Self {
+        let agents = agents.into_iter().map(|(agent, way)| (agent.as_bytes().into(), *way));
+        let mut agents: Vec<(Box<[u8]>, _)> = agents.collect();
+        agents.sort_unstable_by_key(|(agent, _)| Reverse(agent.len()));
+        Self { agents: agents.into(), ..self }
+    }
+
+    /// How Check says NOT_SERVING to a user agent.
+    pub fn not_serving_as(&self, agent: Option<&[u8]>) -> NotServingAs {
+        let fits = |start: &[u8]| agent.is_some_and(|agent| agent.starts_with(start));
+        let own = self.agents.iter().find(|(start, _)| fits(start));
+        own.map_or(self.not_serving_as, |(_, way)| *way)
+    }
+
+    /// `grpc.health.v1.Health/Check`, from the request's body, for someone who is to be told
+    /// NOT_SERVING in this way.
+    pub fn check(&self, body: &[u8], encoding: Option<&[u8]>, way: NotServingAs) -> Answer {
         match request(body, encoding) {
-            Ok(request) => grpc::check(&self.snapshot(), &request.service, self.not_serving_as),
+            Ok(request) => grpc::check(&self.snapshot(), &request.service, way),
             Err(status) => Answer::refusal(status),
         }
     }

@@ -125,7 +125,8 @@ impl App {
                 upstreams.iter().find(|upstream| **upstream.name() == **name).cloned()
             });
             let answers =
-                Answers::new(reader.clone(), config_of.not_serving_as, config.health.details);
+                Answers::new(reader.clone(), config_of.not_serving_as, config.health.details)
+                    .with_agents(&config_of.not_serving_as_for);
             answering.push((config_of.name.clone(), answers.clone()));
             let listener = Listener::new(config_of, &config.health, upstream, answers, &metrics);
             let socket = TcpListener::from_std(socket).context("cannot use a listening socket")?;

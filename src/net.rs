@@ -158,7 +158,10 @@ pub async fn sniff<S: AsyncRead + Unpin>(mut stream: S) -> io::Result<(Protocol,
                 }
             }
             _ => {
-                return Err(io::Error::new(io::ErrorKind::InvalidData, "neither HTTP/2 nor HTTP/1"));
+                return Err(io::Error::new(
+                    io::ErrorKind::InvalidData,
+                    "neither HTTP/2 nor HTTP/1",
+                ));
             }
         }
     };

@@ -35,6 +35,8 @@ pub struct Answered {
     pub service: String,
     /// grpc-status of a Check, and its message, such as `0 SERVING`.
     pub check: String,
+    /// The same, to an ALB's health checker.
+    pub check_by_alb: String,
     /// The message of Watch and List.
     pub watch: String,
     /// Status and body of a GET, such as `503 NOT_SERVING`.
@@ -91,12 +93,14 @@ fn answered(listener: &str, answers: &Answers, service: &Service) -> Answered {
     let name = &service.service;
     let request = encode(&HealthCheckRequest { service: name.clone() });
     let target = format!("/?service={}", name.replace('%', "%25").replace('&', "%26"));
+    let check = |agent| word(&answers.check(&request, None, answers.not_serving_as(agent)));
     let get = answers.http(&HttpCheck { target: &target, named: false, accept: None });
     let alb = if name.is_empty() { word(&answers.alb()) } else { String::new() };
     Answered {
         listener: listener.to_owned(),
         service: name.clone(),
-        check: word(&answers.check(&request, None)),
+        check: check(None),
+        check_by_alb: check(Some(ALB)),
         watch: service.status.clone(),
         get: format!("{} {}", get.status().as_u16(), String::from_utf8_lossy(get.body())),
         alb,
@@ -112,3 +116,6 @@ fn word(answer: &Answer) -> String {
     let code = answer.status.code as u8;
     message.map_or_else(|| code.to_string(), |status| format!("{code} {status}"))
 }
+
+/// The user agent of ALB's health checker (AWS, Health checks for your target groups).
+const ALB: &[u8] = b"ELB-HealthChecker/2.0";

@@ -114,10 +114,18 @@ fn last(mut changes: Vec<(String, &Transition)>) -> Vec<[String; 4]> {
 
 /// What each listener would answer, then why.
 fn simulated(simulation: &Simulation) -> String {
-    let heads = ["LISTENER", "SERVICE", "CHECK", "WATCH", "GET", "ALB"];
+    let heads = ["LISTENER", "SERVICE", "CHECK", "CHECK BY ALB", "WATCH", "GET", "ALB"];
     let mut answers = vec![heads.map(str::to_owned)];
     for it in &simulation.answers {
-        let row = [&it.listener, named(&it.service), &it.check, &it.watch, &it.get, &it.alb];
+        let row = [
+            &it.listener,
+            named(&it.service),
+            &it.check,
+            &it.check_by_alb,
+            &it.watch,
+            &it.get,
+            &it.alb,
+        ];
         answers.push(row.map(str::to_owned));
     }
     let mut services = vec![["SERVICE", "STATUS", "WHY"].map(str::to_owned)];

@@ -42,6 +42,8 @@ pub struct Listener {
     pub upstream: Option<String>,
     /// How Check says NOT_SERVING here.
     pub not_serving_as: NotServingAs,
+    /// How it says so to those whose `user-agent` begins so; the longest beginning decides.
+    pub not_serving_as_for: BTreeMap<String, NotServingAs>,
     /// The largest message in either direction, in bytes.
     pub max_message_size: u64,
     /// `limits`, with this listener's overrides.

@@ -74,6 +74,8 @@ pub(super) struct Listener {
 pub(super) struct ListenerHealth {
     /// Default: `health.not_serving_as`.
     pub(super) not_serving_as: Option<NotServingAs>,
+    /// Beside those of `health.not_serving_as_for`, or in the place of those of the same name.
+    pub(super) not_serving_as_for: BTreeMap<String, NotServingAs>,
 }
 
 /// A named set of endpoints that serve the same thing.
@@ -206,6 +208,11 @@ pub(super) struct Health {
     pub(super) paths: Option<Vec<String>>,
     /// How Check says that a service is not serving. Default: `message`.
     pub(super) not_serving_as: NotServingAs,
+    /// The same for those whose `user-agent` begins so, such as `{ GoogleHC: message }`; the
+    /// longest beginning that fits decides, before any `not_serving_as`.
+    /// Default, beside what is given: `{ ELB-HealthChecker: status }`, since an AWS ALB reads the
+    /// grpc-status alone, and with `message` would send calls to a target that is down.
+    pub(super) not_serving_as_for: BTreeMap<String, NotServingAs>,
 }
 
 /// What a service says when none of its upstreams has a healthy endpoint left.

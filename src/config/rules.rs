@@ -26,12 +26,8 @@ pub(super) fn check(document: Document, lines: &Lines, problems: &mut Vec<Proble
         checker.problem("listeners", "at least one listener is required");
     }
     checker.limits(&document.limits);
-    let listeners = checker.listeners(
-        document.listeners,
-        &upstreams,
-        &document.limits,
-        document.health.not_serving_as,
-    );
+    let listeners =
+        checker.listeners(document.listeners, &upstreams, &document.limits, &document.health);
     let health = checker.health(document.health, &upstreams);
     let admin = document.admin;
     for (index, listener) in listeners.iter().enumerate() {

@@ -161,6 +161,12 @@ impl Block {
         Some(line.text(&mut plain).to_vec())
     }
 
+    /// The value of the first field with a name, as text.
+    pub fn first_of(&self, name: &[u8]) -> Option<Vec<u8>> {
+        let line = self.lines().find(|line| line.name().plain() == name)?;
+        Some(line.text(&mut Vec::new()).to_vec())
+    }
+
     /// Whether the first field with a role passes a test of its value as text.
     pub fn first_is(&self, role: Role, test: impl FnOnce(&[u8]) -> bool) -> bool {
         let line = self.lines().find(|line| line.name().role() == role);

@@ -6,6 +6,7 @@ use tokio::{task::AbortHandle, time::Instant};
 
 use super::{End, Listener};
 use crate::{
+    config::NotServingAs,
     grpc::{MessageSizes, Status},
     http2::{block::Block, field::Field},
     route::Dialect,
@@ -106,6 +107,8 @@ pub(super) struct Local {
 pub(super) struct Asked {
     pub(super) dialect: Dialect,
     pub(super) encoding: Option<Vec<u8>>,
+    /// How it is to be told that a service is not serving.
+    pub(super) way: NotServingAs,
     pub(super) until: u64,
 }
 

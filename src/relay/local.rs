@@ -67,7 +67,7 @@ impl Engine {
         let encoding = asked.encoding.as_deref();
         let answers = call.listener.answers.clone();
         let answer = match asked.dialect {
-            Dialect::Check | Dialect::Http => answers.check(&body, encoding),
+            Dialect::Check | Dialect::Http => answers.check(&body, encoding, asked.way),
             Dialect::List => answers.list(),
             Dialect::Alb => answers.alb(),
             Dialect::Watch => match answers.watch(&body, encoding) {

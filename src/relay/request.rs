@@ -72,7 +72,9 @@ impl Engine {
                 let patience = listener.limits.handshake_timeout.as_millis();
                 let until = self.context.now + u64::try_from(patience).unwrap_or(u64::MAX / 2);
                 let encoding = block.first(Role::GrpcEncoding);
-                let asked = Some(Asked { dialect, encoding, until });
+                // Read here alone, so that calls pay nothing for it.
+                let way = listener.answers.not_serving_as(block.first_of(b"user-agent").as_deref());
+                let asked = Some(Asked { dialect, encoding, way, until });
                 let local = Peer::Local(Local { asked, watch: None });
                 let key = self.add_call(&listener, client, Label::Health, local, end);
                 self.context.recycle(block);

@@ -91,9 +91,11 @@ async fn respond(request: Request<Incoming>, listener: &Listener) -> Response<Bo
         Route::Health(Dialect::List) => grpc(answers.list()),
         Route::Health(Dialect::Check) => {
             let encoding = head.headers.get("grpc-encoding").map(HeaderValue::as_bytes);
+            let agent = head.headers.get(header::USER_AGENT).map(HeaderValue::as_bytes);
+            let way = answers.not_serving_as(agent);
             let patience = listener.limits().handshake_timeout;
             match timeout(patience, Limited::new(body, MAX_REQUEST).collect()).await {
-                Ok(Ok(body)) => grpc(answers.check(&body.to_bytes(), encoding)),
+                Ok(Ok(body)) => grpc(answers.check(&body.to_bytes(), encoding, way)),
                 Err(_) => grpc(Answer::refusal(Status::new(
                     Code::Cancelled,
                     "the health check did not arrive in time",

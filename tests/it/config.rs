@@ -150,6 +150,7 @@ fn defaults_are_those_that_are_documented() {
 
     let listener = &config.listeners[0];
     assert_eq!(listener.not_serving_as, NotServingAs::Message);
+    assert_eq!(agents(listener), [("ELB-HealthChecker", NotServingAs::Status)]);
     assert_eq!(listener.max_message_size, 16 << 20);
     for limits in [&config.limits, &listener.limits] {
         assert_eq!((limits.max_connections, limits.max_concurrent_streams), (10_000, 128));
@@ -240,6 +241,22 @@ fn listener_has_its_own_limits_and_its_own_way_to_say_not_serving() {
     assert_eq!(listener.max_message_size, 64 << 20);
     assert_eq!(listener.not_serving_as, NotServingAs::Status);
     assert_eq!(config.limits.max_connections, 10_000);
+}
+
+fn agents(listener: &config::Listener) -> Vec<(&str, NotServingAs)> {
+    let agents = listener.not_serving_as_for.iter();
+    agents.map(|(agent, way)| (agent.as_str(), *way)).collect()
+}
+
+#[test]
+fn ways_for_user_agents_stand_beside_those_above_and_take_the_place_of_the_same() {
+    use NotServingAs::{Message, Status};
+    let own =
+        "health: { not_serving_as_for: { b: message, ELB-HealthChecker: message } }, upstream:";
+    let all = "health: { not_serving_as_for: { a: status, b: status } }";
+    let config = parse(&format!("{}{all}", MINIMAL.replace("upstream:", own))).unwrap();
+    let wanted = [("ELB-HealthChecker", Message), ("a", Status), ("b", Message)];
+    assert_eq!(agents(&config.listeners[0]), wanted);
 }
 
 #[test]

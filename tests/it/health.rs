@@ -31,7 +31,9 @@ async fn proxy(up: &Echo) -> Proxy {
         r#"
 listeners:
   - {{ name: otlp, address: "127.0.0.1:0", upstream: otlp }}
-  - {{ name: health, address: "127.0.0.1:0" }}
+  - name: health
+    address: "127.0.0.1:0"
+    health: {{ not_serving_as_for: {{ ELB-HealthChecker: message }} }}
   - {{ name: strict, address: "127.0.0.1:0", health: {{ not_serving_as: status }} }}
 upstreams:
   otlp:
@@ -47,6 +49,7 @@ health:
     dead: {{ all: [dead] }}
     both: {{ all: [otlp, dead] }}
   paths: ["/healthz"]
+  not_serving_as_for: {{ picky: status, picky but: message }}
 admin: {{ address: "127.0.0.1:0" }}
 drain: {{ delay: 0s, timeout: 2s }}
 "#,
@@ -92,6 +95,32 @@ async fn not_serving_is_a_message_or_a_status_as_the_listener_says() {
         let reply = caller.unary(CHECK, &request(service)).await.unwrap();
         assert_eq!(reply.head.status(), 200);
         assert_eq!((reply.body.len(), reply.trailers.len(), reply.code()), (0, 0, 14));
+    }
+    proxy.stop().await;
+}
+
+#[tokio::test]
+async fn not_serving_is_told_as_the_user_agent_reads_it() {
+    let up = Echo::start().await;
+    let proxy = proxy(&up).await;
+    for (listener, agent, said) in [
+        ("otlp", "ELB-HealthChecker/2.0", (&[][..], 14)),
+        ("otlp", "ELB-HealthChecke", (NOT_SERVING, 0)),
+        ("otlp", "grpc-go/1.80.0", (NOT_SERVING, 0)),
+        ("otlp", "picky", (&[], 14)),
+        ("otlp", "picky but not so", (NOT_SERVING, 0)),
+        ("health", "ELB-HealthChecker/2.0", (NOT_SERVING, 0)),
+        ("strict", "grpc-go/1.80.0", (&[], 14)),
+        ("strict", "picky but not so", (NOT_SERVING, 0)),
+    ] {
+        let post = Request::post(format!("http://upbeat{CHECK}"))
+            .header(header::CONTENT_TYPE, "application/grpc")
+            .header(header::USER_AGENT, agent);
+        let mut caller = Caller::connect(proxy.address(listener)).await;
+        let mut call = caller.send(post.body(()).unwrap(), false).await.unwrap();
+        call.request.send_data(request("dead").into(), true).unwrap();
+        let reply = read(call.response.await.unwrap()).await.unwrap();
+        assert_eq!((reply.body.as_slice(), reply.code()), said, "{listener} {agent}");
     }
     proxy.stop().await;
 }

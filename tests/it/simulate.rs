@@ -132,7 +132,8 @@ async fn the_last_changes_are_told_with_their_time_and_evidence() {
     let table = told("down=dead").await.stdout;
     let row = table.lines().find(|line| line.starts_with("strict") && line.contains("overall"));
     let cells: Vec<_> = row.unwrap().split_whitespace().collect();
-    let expected = ["strict", "\"\"", "(overall)", "14", "NOT_SERVING", "503", "NOT_SERVING", "14"];
+    let expected =
+        ["strict", "\"\"", "(overall)", "14", "14", "NOT_SERVING", "503", "NOT_SERVING", "14"];
     assert_eq!(cells, expected, "{table}");
     assert_eq!(told("dead").await.code, Some(2));
     let ended = told("down=two").await;

@@ -1,6 +1,9 @@
 //! The rules of listeners and of their limits.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+};
 
 use bytesize::ByteSize;
 
@@ -9,6 +12,7 @@ use super::{
         checked::{Listener, Upstream},
         document::{self, NotServingAs},
         limits::Limits,
+        lines::join,
     },
     Checker,
 };
@@ -19,9 +23,10 @@ impl Checker<'_> {
         raw: Vec<document::Listener>,
         upstreams: &[Upstream],
         limits: &Limits,
-        not_serving_as: NotServingAs,
+        health: &document::Health,
     ) -> Vec<Listener> {
         let mut listeners: Vec<Listener> = Vec::new();
+        self.agents_of("health.not_serving_as_for", &health.not_serving_as_for);
         for (index, raw) in raw.into_iter().enumerate() {
             let path = format!("listeners[{index}]");
             let name = self.listener_name(&format!("{path}.name"), raw.name, &listeners);
@@ -58,16 +63,39 @@ impl Checker<'_> {
             if max_message_size.as_u64() == 0 {
                 self.problem(&format!("{path}.max_message_size"), "must be more than 0");
             }
+            let agents = format!("{path}.health.not_serving_as_for");
+            let agents = self.agents(&agents, health, raw.health.not_serving_as_for);
             listeners.push(Listener {
                 name,
                 address,
                 upstream: raw.upstream,
-                not_serving_as: raw.health.not_serving_as.unwrap_or(not_serving_as),
+                not_serving_as: raw.health.not_serving_as.unwrap_or(health.not_serving_as),
+                not_serving_as_for: agents,
                 max_message_size: max_message_size.as_u64(),
                 limits,
             });
         }
         listeners
+    }
+
+    /// What is said to which user agents on one listener: the default, `health`'s and its own.
+    fn agents(
+        &mut self,
+        path: &str,
+        health: &document::Health,
+        own: BTreeMap<String, NotServingAs>,
+    ) -> BTreeMap<String, NotServingAs> {
+        self.agents_of(path, &own);
+        let default = [(ALB.to_owned(), NotServingAs::Status)];
+        default.into_iter().chain(health.not_serving_as_for.clone()).chain(own).collect()
+    }
+
+    /// One section's beginnings of user agents.
+    fn agents_of(&mut self, path: &str, agents: &BTreeMap<String, NotServingAs>) {
+        if agents.contains_key("") {
+            let words = "an empty user agent fits everyone: not_serving_as is for them";
+            self.problem(&join(path, ""), words);
+        }
     }
 
     fn listener_name(&mut self, path: &str, raw: Option<String>, others: &[Listener]) -> String {
@@ -104,6 +132,9 @@ pub(super) fn overlap(a: SocketAddr, b: SocketAddr) -> bool {
     let (x, y) = (a.ip(), b.ip());
     a.port() == b.port() && a.port() != 0 && (x == y || covers(x, y) || covers(y, x))
 }
+
+/// The health checks of AWS load balancers come as `ELB-HealthChecker/2.0`.
+const ALB: &str = "ELB-HealthChecker";
 
 const UNSPECIFIED: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
 
