@@ -1,5 +1,6 @@
 //! What gRPC adds to HTTP/2: status codes, message framing, the health protocol.
 
+mod details;
 mod health;
 mod message;
 mod status;

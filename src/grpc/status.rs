@@ -1,8 +1,10 @@
 //! Status codes, and how a status is written into headers.
 
-use std::{borrow::Cow, fmt};
+use std::{borrow::Cow, fmt, time::Duration};
 
 use http::{HeaderMap, HeaderValue, Response, header::CONTENT_TYPE};
+
+use super::details;
 
 /// A gRPC status code (grpc/doc/statuscodes.md).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -111,18 +113,28 @@ pub struct Status {
     pub code: Code,
     /// For people; may be empty.
     pub message: Cow<'static, str>,
+    /// When a client should come back, where it should.
+    pub retry_delay: Option<Duration>,
 }
 
 impl Status {
     /// The status of a call that went well.
-    pub const OK: Self = Self { code: Code::Ok, message: Cow::Borrowed("") };
+    pub const OK: Self = Self { code: Code::Ok, message: Cow::Borrowed(""), retry_delay: None };
 
     /// A status with its words.
     pub fn new(code: Code, message: impl Into<Cow<'static, str>>) -> Self {
-        Self { code, message: message.into() }
+        Self { code, message: message.into(), retry_delay: None }
     }
 
-    /// The status in `fields`, its message decoded, where there is one.
+    /// UNAVAILABLE for now: the client should come back, and is told when, each at another time, so
+    /// that those who were turned away at once do not return at once
+    /// (OpenTelemetry specification, OTLP/gRPC Throttling).
+    pub fn unavailable(message: impl Into<Cow<'static, str>>) -> Self {
+        let delay = FIRST_RETRY + (LAST_RETRY - FIRST_RETRY).mul_f64(fastrand::f64());
+        Self { retry_delay: Some(delay), ..Self::new(Code::Unavailable, message) }
+    }
+
+    /// The status in `fields`, its message decoded, where there is one. Its details are not read.
     pub fn of(fields: &HeaderMap) -> Option<Self> {
         let code = Code::of(fields)?;
         let message = fields.get(GRPC_MESSAGE).map(|value| percent_decode(value.as_bytes()));
@@ -134,14 +146,24 @@ impl Status {
         percent_encode(&self.message)
     }
 
-    /// The trailers that carry it: `grpc-status`, and `grpc-message` where there are words.
+    /// What `grpc-status-details-bin` has of it: a RetryInfo, where a client should come back.
+    pub fn encoded_details(&self) -> Option<String> {
+        self.retry_delay.map(|delay| details::retry(self, delay))
+    }
+
+    /// The trailers that carry it: `grpc-status`, `grpc-message` where there are words, and
+    /// `grpc-status-details-bin` where a client should come back.
     pub fn trailers(&self) -> HeaderMap {
-        let mut trailers = HeaderMap::with_capacity(2);
+        let mut trailers = HeaderMap::with_capacity(3);
         trailers.insert(GRPC_STATUS, HeaderValue::from(self.code as u16));
         if !self.message.is_empty() {
             let message = HeaderValue::from_str(&self.encoded_message());
             let message = message.expect("percent-encoding leaves printable ASCII only");
             trailers.insert(GRPC_MESSAGE, message);
+        }
+        if let Some(details) = self.encoded_details() {
+            let details = HeaderValue::try_from(details).expect("base64 is printable ASCII");
+            trailers.insert(GRPC_STATUS_DETAILS, details);
         }
         trailers
     }
@@ -197,6 +219,11 @@ pub fn percent_decode(encoded: &[u8]) -> String {
 
 const GRPC_STATUS: &str = "grpc-status";
 const GRPC_MESSAGE: &str = "grpc-message";
+const GRPC_STATUS_DETAILS: &str = "grpc-status-details-bin";
+/// A new connection, or the next probe of an endpoint that is back, takes about so long.
+const FIRST_RETRY: Duration = Duration::from_secs(1);
+/// Some exporters give a batch up a minute after its first attempt: many more must fit.
+const LAST_RETRY: Duration = Duration::from_secs(3);
 
 #[cfg(test)]
 mod tests {

@@ -16,7 +16,7 @@ use super::{
     payload::Payload,
 };
 use crate::{
-    grpc::{Code, Status},
+    grpc::Status,
     http2::{frame::Reason, identity::ByIdentity},
     upstream::{Endpoint, Upstream},
 };
@@ -122,7 +122,7 @@ impl Engine {
                 let Some(endpoint) = pick(&self.lanes, upstream, &opening.tried) else {
                     let none = || format!("no healthy endpoint in upstream {upstream}");
                     let why = opening.why.take().unwrap_or_else(none);
-                    self.fail(key.index, &Status::new(Code::Unavailable, why));
+                    self.fail(key.index, &Status::unavailable(why));
                     return None;
                 };
                 opening.waits_for = Some(endpoint.start());

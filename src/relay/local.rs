@@ -121,7 +121,7 @@ impl Engine {
             return;
         }
         let mut trailers = self.context.block();
-        self.own.status(&Status::new(Code::Unavailable, "draining"), &mut trailers);
+        self.own.status(&Status::unavailable("draining"), &mut trailers);
         let response = &mut self.calls[key.index as usize].response;
         (response.ended, response.trailers) = (true, Some(trailers));
         self.push(key.index, Direction::Response, Payload::NONE);

@@ -23,6 +23,7 @@ pub(super) struct Own {
     grpc: Rc<Field>,
     codes: Vec<Rc<Field>>,
     message: Rc<Name>,
+    details: Rc<Name>,
     text: Rc<Field>,
     json: Rc<Field>,
     no_store: Rc<Field>,
@@ -41,6 +42,7 @@ impl Own {
                 .map(|code| fields.own("grpc-status", &(code as u8).to_string()))
                 .to_vec(),
             message: name(fields, "grpc-message"),
+            details: name(fields, "grpc-status-details-bin"),
             text: fields.own("content-type", "text/plain; charset=utf-8"),
             json: fields.own("content-type", "application/json"),
             no_store: fields.own("cache-control", "no-store"),
@@ -55,11 +57,15 @@ impl Own {
         block.push_known(&self.grpc);
     }
 
-    /// grpc-status, and grpc-message where there are words.
+    /// grpc-status, grpc-message where there are words, and grpc-status-details-bin where a client
+    /// should come back.
     pub(super) fn status(&self, status: &Status, block: &mut Block) {
         block.push_known(&self.codes[status.code as usize]);
         if !status.message.is_empty() {
             block.push_text(&self.message, status.encoded_message().as_bytes());
+        }
+        if let Some(details) = status.encoded_details() {
+            block.push_text(&self.details, details.as_bytes());
         }
     }
 

@@ -106,7 +106,7 @@ impl Engine {
             return;
         }
         let why = format!("upstream connection lost: {why}");
-        self.fail(index, &Status::new(Code::Unavailable, why));
+        self.fail(index, &Status::unavailable(why));
     }
 }
 
