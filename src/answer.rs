@@ -1,7 +1,8 @@
-//! Answers to health checks, in every dialect, from the board alone.
+//! Answers to health checks, in every dialect, from the board alone; and to reflection, from none.
 
 mod grpc;
 mod http;
+mod reflection;
 
 use std::{cmp::Reverse, sync::Arc};
 
@@ -11,6 +12,7 @@ use tokio::sync::watch;
 pub use self::{
     grpc::{Answer, MAX_REQUEST, Watch},
     http::HttpCheck,
+    reflection::reflect,
 };
 use crate::{
     config::NotServingAs,

@@ -1,14 +1,21 @@
-//! What gRPC adds to HTTP/2: status codes, message framing, the health protocol.
+//! What gRPC adds to HTTP/2: status codes, message framing, the health protocol, reflection.
 
+pub mod descriptor;
 mod details;
 mod health;
 mod message;
+mod reflection;
 mod status;
 
 pub use self::health::{
     HealthCheckRequest, HealthCheckResponse, HealthListResponse, ServingStatus,
 };
 pub use self::message::{MessageSizes, TooLarge, decode_unary, encode};
+pub use self::reflection::{
+    ErrorResponse, ExtensionNumberResponse, ExtensionRequest, FileDescriptorResponse,
+    ListServiceResponse, Question, Reply, ServerReflectionRequest, ServerReflectionResponse,
+    ServiceResponse,
+};
 pub use self::status::{Code, Status, percent_decode};
 
 /// Whether a content type is gRPC's, as gRPC-over-HTTP/2 defines it: `application/grpc`, alone or

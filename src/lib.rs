@@ -29,8 +29,8 @@
 //! endpoints). The first bytes tell HTTP/2 from HTTP/1.1 ([`net::sniff`]). What an HTTP/2
 //! connection's socket reads goes through [`http2`], which knows neither sockets nor time and turns
 //! bytes into events; the [`relay`] takes each event to what it means. [`route`] says from a
-//! request's head what it is: a health check, which [`answer`] answers from the board, a call, or
-//! neither. For a call [`upstream::Upstream::pick`] names an endpoint, [`upstream::Endpoint::start`]
+//! request's head what it is: a health check, which [`answer`] answers from the board, a question to
+//! reflection, a call, or neither. For a call [`upstream::Upstream::pick`] names an endpoint, [`upstream::Endpoint::start`]
 //! registers it in flight, one of the worker's connections to it takes a stream, and frames are
 //! relayed both ways: header fields by identity, payload by slices, window by window, into the
 //! buffers that are written once at the end of the turn. When the response has ended, the call

@@ -18,6 +18,7 @@ mod own;
 mod parts;
 mod payload;
 mod pump;
+mod reflection;
 mod request;
 mod times;
 mod turn;
@@ -80,7 +81,8 @@ impl Listener {
             requested: bytes("request"),
             responded: bytes("response"),
             name,
-            router: Router::new(&health.paths, upstream.is_some()),
+            router: Router::new(&health.paths, upstream.is_some())
+                .with_reflection(health.reflection),
             answers,
             upstream,
             limits: config.limits,

@@ -13,6 +13,8 @@ pub enum Route {
     Health(Dialect),
     /// Answer that the process runs.
     Live,
+    /// Answer what it asks of the services here.
+    Reflection,
     /// Send it to the listener's upstream.
     Forward,
     /// Turn it away.
@@ -89,6 +91,8 @@ pub enum Path {
     List,
     /// `/AWS.ALB/healthcheck`.
     Alb,
+    /// `grpc.reflection.v1.ServerReflection/ServerReflectionInfo`, where it is answered here.
+    Reflection,
     /// `/livez`.
     Live,
     /// `/`, or one of the configured paths.
@@ -151,6 +155,7 @@ pub struct Request {
 pub struct Router {
     health_paths: HashSet<Vec<u8>>,
     forwards: bool,
+    reflects: bool,
 }
 
 impl Router {
@@ -158,7 +163,13 @@ impl Router {
     /// `forwards` is false.
     pub fn new(paths: &[String], forwards: bool) -> Self {
         let paths = paths.iter().map(|path| path.clone().into_bytes());
-        Self { health_paths: paths.chain([b"/".to_vec()]).collect(), forwards }
+        let health_paths = paths.chain([b"/".to_vec()]).collect();
+        Self { health_paths, forwards, reflects: false }
+    }
+
+    /// The same, but with reflection answered here, or not: then it is a method like any other.
+    pub fn with_reflection(self, reflects: bool) -> Self {
+        Self { reflects, ..self }
     }
 
     /// What a `:path`, its query included, is here.
@@ -169,6 +180,7 @@ impl Router {
             WATCH => Path::Watch,
             LIST => Path::List,
             ALB => Path::Alb,
+            REFLECTION | REFLECTION_ALPHA if self.reflects => Path::Reflection,
             b"/livez" => Path::Live,
             path if self.health_paths.contains(path) => Path::Health,
             path => {
@@ -234,6 +246,7 @@ impl Router {
             (Path::Watch, _) => Ok(Route::Health(Dialect::Watch)),
             (Path::List, _) => Ok(Route::Health(Dialect::List)),
             (Path::Alb, _) => Ok(Route::Health(Dialect::Alb)),
+            (Path::Reflection, _) => Ok(Route::Reflection),
             (Path::Method | Path::Named { method: true }, Some(fault)) => Err(fault.status()),
             (Path::Method | Path::Named { method: true }, None) if self.forwards => {
                 Ok(Route::Forward)
@@ -273,6 +286,8 @@ const CHECK: &[u8] = b"/grpc.health.v1.Health/Check";
 const WATCH: &[u8] = b"/grpc.health.v1.Health/Watch";
 const LIST: &[u8] = b"/grpc.health.v1.Health/List";
 const ALB: &[u8] = b"/AWS.ALB/healthcheck";
+const REFLECTION: &[u8] = b"/grpc.reflection.v1.ServerReflection/ServerReflectionInfo";
+const REFLECTION_ALPHA: &[u8] = b"/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo";
 
 #[cfg(test)]
 mod tests {
@@ -291,6 +306,19 @@ mod tests {
             Route::Refuse(Refusal::Grpc(status)) => Some(status.code as u16),
             Route::Refuse(Refusal::Http(status)) => Some(status.as_u16()),
             _ => None,
+        }
+    }
+
+    #[test]
+    fn reflection_is_a_method_like_any_other_unless_it_is_answered_here() {
+        for path in [REFLECTION, REFLECTION_ALPHA] {
+            assert_eq!(route("POST", path, true), Route::Forward);
+            let router = Router::new(&[], false).with_reflection(true);
+            let request =
+                Request { verb: Verb::Post, path: router.path(path), grpc: true, fault: None };
+            assert_eq!(router.route(&request), Route::Reflection);
+            let plain = router.route(&Request { grpc: false, ..request });
+            assert_eq!(refused(plain), Some(415));
         }
     }
 

@@ -8,7 +8,7 @@ use crate::{
     health::{Reader, Snapshot},
 };
 
-/// The largest request that a health check may be, in bytes.
+/// The largest request that a health check or a question to reflection may be, in bytes.
 pub const MAX_REQUEST: usize = 4096;
 
 /// The reply to a unary call: a message and its status, or the status alone as trailers-only.

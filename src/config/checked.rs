@@ -151,6 +151,8 @@ pub struct Health {
     pub details: bool,
     /// Paths that answer a GET or HEAD beside `/` and the gRPC path.
     pub paths: Vec<String>,
+    /// Whether reflection is answered here.
+    pub reflection: bool,
 }
 
 /// What a service name stands for.

@@ -213,6 +213,10 @@ pub(super) struct Health {
     /// Default, beside what is given: `{ ELB-HealthChecker: status }`, since an AWS ALB reads the
     /// grpc-status alone, and with `message` would send calls to a target that is down.
     pub(super) not_serving_as_for: BTreeMap<String, NotServingAs>,
+    /// Whether `grpc.reflection.v1` (and `v1alpha`) is answered on every listener, showing the
+    /// health service and itself, so that grpcurl needs no proto file. A backend's own reflection
+    /// is then out of reach. Default: false.
+    pub(super) reflection: bool,
 }
 
 /// What a service says when none of its upstreams has a healthy endpoint left.

@@ -46,7 +46,7 @@ pub(super) struct Call {
 /// How a call is counted.
 #[derive(Debug)]
 pub(super) enum Label {
-    /// A health check, which is counted when it is asked.
+    /// A health check, which is counted when it is asked, or reflection, which is not.
     Health,
     /// By its index among the worker's methods.
     Known(u32),
@@ -63,6 +63,8 @@ pub(super) enum Peer {
     Endpoint(Forwarded),
     /// The relay itself.
     Local(Local),
+    /// The relay itself, question by question.
+    Reflection(Reflection),
 }
 
 /// A call without a stream to an endpoint yet.
@@ -109,6 +111,16 @@ pub(super) struct Asked {
     pub(super) encoding: Option<Vec<u8>>,
     /// How it is to be told that a service is not serving.
     pub(super) way: NotServingAs,
+    pub(super) until: u64,
+}
+
+/// A stream of reflection.
+#[derive(Debug)]
+pub(super) struct Reflection {
+    pub(super) encoding: Option<Vec<u8>>,
+    /// Whether something was asked, and answered.
+    pub(super) asked: bool,
+    /// When it ends, unless something is asked before.
     pub(super) until: u64,
 }
 

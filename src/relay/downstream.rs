@@ -39,6 +39,12 @@ impl Engine {
                     self.asked(index);
                 }
             }
+            Peer::Reflection(_) => {
+                let link = call.client.link;
+                call.request.push(payload.bytes());
+                self.discard(link, payload.len());
+                self.reflected(index);
+            }
             Peer::Opening(_) | Peer::Endpoint(_) => {
                 if let Some(sizes) = &mut call.request.sizes
                     && let Err(error) = sizes.scan(payload.bytes())
@@ -160,6 +166,7 @@ impl Engine {
                     watch.abort();
                 }
             }
+            Peer::Reflection(_) => {}
         }
         if let Some(link) = self.links.get_mut(client.link) {
             link.quiet_since = self.context.now;
@@ -218,12 +225,19 @@ impl Engine {
             .iter()
             .filter(|(_, call)| match &call.peer {
                 Peer::Local(Local { asked: Some(asked), .. }) => asked.until <= now,
+                Peer::Reflection(stream) => {
+                    let link = self.links.get(call.client.link);
+                    stream.until <= now || stream.asked && link.is_some_and(|link| link.draining)
+                }
                 _ => false,
             })
             .map(|(index, _)| index as u32)
             .collect();
         for index in slow {
-            self.reset_client(index, Reason::CANCEL);
+            match self.calls[index as usize].peer {
+                Peer::Reflection(_) => self.end_silent_reflection(index),
+                _ => self.reset_client(index, Reason::CANCEL),
+            }
         }
     }
 

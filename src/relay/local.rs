@@ -6,10 +6,11 @@ use bytes::Bytes;
 
 use super::{
     Listener,
-    call::{CallKey, Label, Local, Peer, StreamKey},
+    call::{Asked, CallKey, Label, Local, Peer, StreamKey},
     engine::{Command, Engine},
     link::Direction,
     payload::Payload,
+    turn::millis,
 };
 use crate::{
     answer::{Answer, MAX_REQUEST},
@@ -42,6 +43,29 @@ impl Engine {
         let call = &mut self.calls[key.index as usize];
         call.response.ended = true;
         self.push(key.index, Direction::Response, Payload::own(response.body()));
+    }
+
+    /// A health check that is a call begins.
+    pub(super) fn begin_check(
+        &mut self,
+        listener: &Arc<Listener>,
+        client: StreamKey,
+        request: Block,
+        dialect: Dialect,
+        end: bool,
+    ) {
+        let until = self.context.now + millis(listener.limits.handshake_timeout);
+        let encoding = request.first(Role::GrpcEncoding);
+        // Read here alone, so that calls pay nothing for it.
+        let agent = request.first_of(b"user-agent");
+        let way = listener.answers.not_serving_as(agent.as_deref());
+        self.context.recycle(request);
+        let asked = Some(Asked { dialect, encoding, way, until });
+        let local = Peer::Local(Local { asked, watch: None });
+        let key = self.add_call(listener, client, Label::Health, local, end);
+        if end {
+            self.answer(key.index);
+        }
     }
 
     /// More of a health check's message has come, or its end.
@@ -96,7 +120,7 @@ impl Engine {
         self.push(index, Direction::Response, Payload::own(&message));
     }
 
-    fn answer_head(&mut self, index: u32, block: &Block, end: bool) {
+    pub(super) fn answer_head(&mut self, index: u32, block: &Block, end: bool) {
         let call = &mut self.calls[index as usize];
         call.answered = true;
         let client = call.client;
@@ -117,14 +141,18 @@ impl Engine {
 
     /// Ends a Watch stream, so that its client asks again, elsewhere.
     pub(super) fn watch_end(&mut self, key: CallKey) {
-        if self.call(key).is_none() {
-            return;
+        if self.call(key).is_some() {
+            self.end_local(key.index, &Status::unavailable("draining"));
         }
+    }
+
+    /// Ends a response by `status`, after what waits of it.
+    pub(super) fn end_local(&mut self, index: u32, status: &Status) {
         let mut trailers = self.context.block();
-        self.own.status(&Status::unavailable("draining"), &mut trailers);
-        let response = &mut self.calls[key.index as usize].response;
+        self.own.status(status, &mut trailers);
+        let response = &mut self.calls[index as usize].response;
         (response.ended, response.trailers) = (true, Some(trailers));
-        self.push(key.index, Direction::Response, Payload::NONE);
+        self.push(index, Direction::Response, Payload::NONE);
     }
 }
 

@@ -4,7 +4,7 @@ use std::{rc::Rc, sync::Arc};
 
 use super::{
     End, Listener,
-    call::{Asked, Label, Local, Opening, Peer, StreamKey},
+    call::{Label, Local, Opening, Peer, StreamKey},
     engine::Engine,
     link::Kind,
 };
@@ -69,19 +69,9 @@ impl Engine {
             }
             Route::Health(dialect) => {
                 listener.answered(dialect);
-                let patience = listener.limits.handshake_timeout.as_millis();
-                let until = self.context.now + u64::try_from(patience).unwrap_or(u64::MAX / 2);
-                let encoding = block.first(Role::GrpcEncoding);
-                // Read here alone, so that calls pay nothing for it.
-                let way = listener.answers.not_serving_as(block.first_of(b"user-agent").as_deref());
-                let asked = Some(Asked { dialect, encoding, way, until });
-                let local = Peer::Local(Local { asked, watch: None });
-                let key = self.add_call(&listener, client, Label::Health, local, end);
-                self.context.recycle(block);
-                if end {
-                    self.answer(key.index);
-                }
+                self.begin_check(&listener, client, block, dialect, end);
             }
+            Route::Reflection => self.begin_reflection(&listener, client, block, end),
         }
     }
 

@@ -70,7 +70,11 @@ impl Relay {
     /// Calls that an endpoint has, or will have.
     pub fn calls(&self) -> usize {
         let engine = self.0.engine.borrow();
-        engine.calls.iter().filter(|(_, call)| !matches!(call.peer, Peer::Local(_))).count()
+        engine
+            .calls
+            .iter()
+            .filter(|(_, call)| matches!(call.peer, Peer::Opening(_) | Peer::Endpoint(_)))
+            .count()
     }
 
     /// Whether no connection is open, and nothing that belonged to one is left.

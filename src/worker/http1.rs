@@ -106,7 +106,7 @@ async fn respond(request: Request<Incoming>, listener: &Listener) -> Response<Bo
                 ))),
             }
         }
-        Route::Health(Dialect::Watch) | Route::Forward => {
+        Route::Health(Dialect::Watch) | Route::Reflection | Route::Forward => {
             grpc(Answer::refusal(Status::new(Code::Internal, "gRPC calls need HTTP/2")))
         }
         Route::Refuse(Refusal::Grpc(status)) => grpc(Answer::refusal(status)),

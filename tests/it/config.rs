@@ -150,6 +150,7 @@ fn defaults_are_those_that_are_documented() {
 
     let listener = &config.listeners[0];
     assert_eq!(listener.not_serving_as, NotServingAs::Message);
+    assert!(!config.health.reflection);
     assert_eq!(agents(listener), [("ELB-HealthChecker", NotServingAs::Status)]);
     assert_eq!(listener.max_message_size, 16 << 20);
     for limits in [&config.limits, &listener.limits] {
@@ -362,6 +363,7 @@ fn accepts(root: &Value, schema: &Value, value: &Value) -> Result<(), String> {
                 let is = |name: &Value| match name.as_str().unwrap() {
                     "object" => value.is_object(),
                     "array" => value.is_array(),
+                    "boolean" => value.is_boolean(),
                     "string" => value.is_string(),
                     "integer" => value.is_i64() || value.is_u64(),
                     "boolean" => value.is_boolean(),

@@ -20,6 +20,7 @@ mod health;
 mod limits;
 mod mutations;
 mod probe;
+mod reflection;
 mod retry;
 mod simulate;
 mod stories;

@@ -21,6 +21,7 @@ from cases import (
     outage,
     probers,
     probes,
+    reflection,
 )
 from suite import CASES, FOLLOWED, HERE, World
 
@@ -28,6 +29,7 @@ from suite import CASES, FOLLOWED, HERE, World
 LIMIT = 60
 MODULES = (
     answers,
+    reflection,
     outage,
     forwarding,
     probes,

@@ -52,7 +52,8 @@ impl Checker<'_> {
                 self.problem(&at, format!("{path:?} is listed twice"));
             }
         }
-        Health { services, all_down, details: raw.details.unwrap_or(true), paths }
+        let details = raw.details.unwrap_or(true);
+        Health { services, all_down, details, paths, reflection: raw.reflection }
     }
 
     /// The expression at `path`.
