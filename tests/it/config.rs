@@ -366,7 +366,6 @@ fn accepts(root: &Value, schema: &Value, value: &Value) -> Result<(), String> {
                     "boolean" => value.is_boolean(),
                     "string" => value.is_string(),
                     "integer" => value.is_i64() || value.is_u64(),
-                    "boolean" => value.is_boolean(),
                     "null" => value.is_null(),
                     other => panic!("type {other}"),
                 };

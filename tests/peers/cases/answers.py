@@ -21,6 +21,7 @@ from suite import (
 )
 
 LISTENERS = ("otlp", "tempo", "health")
+ALB = "ELB-HealthChecker/2.0"
 VERSIONS = ("--http1.1", "--http2-prior-knowledge", "--http2")
 PATHS = (CHECK, "/", "/healthz", "/readyz", "/ready")
 
@@ -221,15 +222,25 @@ def not_serving_as_status(world: World) -> None:
         sections["listeners"][0]["health"] = {"not_serving_as": "status"}
         proxy = start(world, listeners=sections["listeners"])
         for body in ("", f"@{frame}"):
-            equal(alb_reply(proxy["otlp"], CHECK, body), (200, code))
-            equal(alb_reply(proxy["tempo"], CHECK, body), (200, 0))
+            equal(alb_reply(proxy["otlp"], CHECK, body, "curl"), (200, code))
+            equal(alb_reply(proxy["tempo"], CHECK, body, "curl"), (200, 0))
     equal(grpcurl(proxy["otlp"], "Check").code, 64 + 14)
     contains(grpcurl(proxy["tempo"], "Check").out, "NOT_SERVING")
 
 
-def alb_reply(address: str, path: str, body: str) -> tuple[int, int]:
+@case("an ALB's health checker is known by its user agent, and reads 14 where others read a message")
+def alb_agent(world: World) -> None:
+    frame = f"@{world.file('frame', bytes(5))}"
+    for proxy, code in ((up(world), 0), (down(world), 14)):
+        for listener in LISTENERS:
+            address = proxy[listener]
+            equal(alb_reply(address, CHECK, frame), (200, code))
+            equal(alb_reply(address, CHECK, frame, "curl"), (200, 0))
+
+
+def alb_reply(address: str, path: str, body: str, agent: str = ALB) -> tuple[int, int]:
     """What an ALB sees: the status and grpc-status, in the head or after the body."""
-    return grpc_reply(address, path, body, "ELB-HealthChecker/2.0")[:2]
+    return grpc_reply(address, path, body, agent)[:2]
 
 
 def grpc_reply(address: str, path: str, body: str, agent: str) -> tuple[int, int, str]:

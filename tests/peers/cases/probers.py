@@ -29,11 +29,10 @@ Judge = Callable[[World, Proxy], Callable[[], bool]]
 DRAIN = {"delay": "10s", "timeout": "5s"}
 
 
-def follows(world: World, who: str, judge: Judge, not_serving_as: str = "message") -> str:
+def follows(world: World, who: str, judge: Judge) -> str:
     """Holds a prober to the backend's life: two judgements in a row decide."""
     backend = Backend(world)
-    health = {"not_serving_as": not_serving_as}
-    proxy = proxy_of(world, backend, drain=DRAIN, health=health)
+    proxy = proxy_of(world, backend, drain=DRAIN)
     checker = Checker(world, judge(world, proxy))
     return follows_to_the_end(who, backend, proxy, checker.is_in)
 
@@ -208,22 +207,18 @@ def alb_default(world: World, proxy: Proxy) -> Callable[[], bool]:
     return alb(world, proxy, "/AWS.ALB/healthcheck", 12)
 
 
-@case("AWS ALB grpc, Check and '0': content with 0, which needs `not_serving_as: status`")
-def alb_status(world: World) -> str:
-    return follows(
-        world,
-        "AWS ALB grpc, Check, '0' and not_serving_as: status",
-        lambda world, proxy: alb(world, proxy, CHECK, 0),
-        not_serving_as="status",
-    )
+@prober("AWS ALB grpc, Check and '0'", "content with 0, since its user agent is told 14 else")
+def alb_status(world: World, proxy: Proxy) -> Callable[[], bool]:
+    return alb(world, proxy, CHECK, 0)
 
 
-@case("AWS ALB grpc, Check and '0': a dead backend stays green with `not_serving_as: message`")
+@case("AWS ALB grpc, Check and '0': a dead backend stays green where it is told a message")
 def alb_message(world: World) -> None:
-    # Why there is `not_serving_as`: the code says that the question was answered, and only the
+    # Why there is `not_serving_as_for`: the code says that the question was answered, and only the
     # message, which an ALB does not read, says what the answer is.
     backend = Backend(world)
-    proxy = proxy_of(world, backend)
+    health = {"not_serving_as_for": {"ELB-HealthChecker": "message"}}
+    proxy = proxy_of(world, backend, health=health)
     checker = Checker(world, alb(world, proxy, CHECK, 0))
     read = Checker(world, grpcio_check(world, proxy))
     eventually("both are content", lambda: checker.is_in(HEALTHY) and read.is_in(HEALTHY))
