@@ -4,14 +4,16 @@
 # An ALB reads the status code of a health check and not its message, sends neither a service name
 # nor a header, and sends traffic to all targets when none is healthy. What that means:
 #
-#   path                          codes  not_serving_as  backends serve  they do not
-#   /grpc.health.v1.Health/Check  0      status          0: healthy      14: unhealthy
-#   /grpc.health.v1.Health/Check  0      message         0: healthy      0: HEALTHY
-#   /AWS.ALB/healthcheck          12     either          12: healthy     14: unhealthy
+#   path                          codes  ELB-HealthChecker  backends serve  they do not
+#   /grpc.health.v1.Health/Check  0      status             0: healthy      14: unhealthy
+#   /grpc.health.v1.Health/Check  0      message            0: healthy      0: HEALTHY
+#   /AWS.ALB/healthcheck          12     either             12: healthy     14: unhealthy
+#
+# The third column is what health.not_serving_as_for says; status by default.
 #
 # A recipe that goes around for Tempo is the first path with success code 2. It is UNKNOWN: what
 # Tempo answers to a check without a tenant ("no org id"), dead backends or not, so it passes for
-# any server that lives. Upbeat says 0 or 14, so write '0' and not_serving_as: status.
+# any server that lives. Upbeat says 0 or 14, so write '0'.
 # Codes such as 0-99 pass everything.
 #
 # A Network Load Balancer has no gRPC check: GET http://…:4317/readyz there, code 200.

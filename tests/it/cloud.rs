@@ -48,7 +48,7 @@ fn printed(arguments: &[&str]) -> BTreeMap<String, Value> {
 /// Nothing in it disagrees with any balancer.
 const WELL: &str = r#"
 listeners:
-  - { name: otlp, address: "0.0.0.0:4317", upstream: otlp, health: { not_serving_as: message } }
+  - { name: otlp, address: "0.0.0.0:4317", upstream: otlp, health: { not_serving_as_for: { ELB-HealthChecker: message } } }
   - { name: health, address: "0.0.0.0:8080" }
 upstreams:
   otlp:
@@ -154,7 +154,7 @@ fn gcp_opens_the_firewall_to_probers_and_speaks_h2c() {
 
 #[test]
 fn aws_prints_the_recipe_that_tells_the_truth() {
-    let by_status = WELL.replace("not_serving_as: message", "not_serving_as: status");
+    let by_status = WELL.replace("ELB-HealthChecker: message", "ELB-HealthChecker: status");
     for (name, config, path, codes) in [
         ("status", &*by_status, "/grpc.health.v1.Health/Check", "0"),
         ("message", WELL, "/AWS.ALB/healthcheck", "12"),
@@ -162,7 +162,7 @@ fn aws_prints_the_recipe_that_tells_the_truth() {
         let config = file(&format!("aws-{name}"), config);
         let (_, text, findings) = cloud(&["aws", "--config", &config]);
         assert_eq!(findings, "", "{name}");
-        assert!(text.contains("success code 2") && text.contains("not_serving_as: status"));
+        assert!(text.contains("success code 2") && text.contains("status by default"));
         let ingress = &manifests(&text)["Ingress/upbeat-otlp"];
         let annotation = |key: &str| {
             let annotations = &ingress["metadata"]["annotations"];

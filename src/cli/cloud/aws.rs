@@ -25,7 +25,7 @@ impl Recipe {
     /// The one that tells the truth about `port`, unless success codes are given. 12 alone is what
     /// goes with the ALB's default path, anything else with Check.
     pub(super) fn of(port: &Port, settings: &Settings) -> Self {
-        let by_status = port.not_serving_as == NotServingAs::Status;
+        let by_status = port.to_an_alb == NotServingAs::Status;
         let own = || Codes::one(if by_status { OK } else { UNIMPLEMENTED });
         let codes = settings.success_codes.clone().unwrap_or_else(own);
         if codes == Codes::one(UNIMPLEMENTED) {

@@ -162,8 +162,8 @@ fn success_codes(cloud: Cloud, port: &Port, settings: &Settings) -> Option<Findi
                  success codes {codes} fail{tempo}: no target is healthy, so the ALB sends to \
                  all, dead ones too"
             ),
-            "--success-codes 0 with health: { not_serving_as: status } on the listener, or \
-             --success-codes 12"
+            "--success-codes 0 with health: { not_serving_as_for: { ELB-HealthChecker: status } } \
+             on the listener, as by default, or --success-codes 12"
                 .to_owned(),
         ));
     }
@@ -177,8 +177,8 @@ fn success_codes(cloud: Cloud, port: &Port, settings: &Settings) -> Option<Findi
                  NOT_SERVING while its backends are down, and an ALB reads the code alone: dead \
                  instances stay healthy"
             ),
-            "health: { not_serving_as: status } on the listener, or --success-codes 12, for the \
-             ALB's default path"
+            "health: { not_serving_as_for: { ELB-HealthChecker: status } } on the listener, as by \
+             default, or --success-codes 12, for the ALB's default path"
                 .to_owned(),
         )
     } else {

@@ -33,8 +33,8 @@ pub(super) struct Port {
     pub(super) service: String,
     /// Whether the overall state depends on other upstreams than this listener's.
     pub(super) overall_is_shared: bool,
-    /// How Check says NOT_SERVING here.
-    pub(super) not_serving_as: NotServingAs,
+    /// How Check says NOT_SERVING here to an ALB, which is known by its user agent.
+    pub(super) to_an_alb: NotServingAs,
     /// How long a connection may stay without a stream.
     pub(super) idle_timeout: Duration,
     /// Connections at a time.
@@ -115,7 +115,7 @@ impl Port {
             overall_is_shared: own.is_some_and(|own| own != Some("")),
             service: own.flatten().unwrap_or_default().to_owned(),
             upstream,
-            not_serving_as: listener.not_serving_as,
+            to_an_alb: to_an_alb(listener),
             idle_timeout: listener.limits.idle_timeout,
             max_connections: listener.limits.max_connections,
         }
@@ -135,6 +135,13 @@ impl Port {
     pub(super) fn speaks_tls(&self) -> bool {
         false
     }
+}
+
+/// The longest beginning of its user agent decides.
+fn to_an_alb(listener: &Listener) -> NotServingAs {
+    let agents = listener.not_serving_as_for.iter();
+    let own = agents.filter(|(agent, _)| "ELB-HealthChecker/2.0".starts_with(agent.as_str()));
+    own.max_by_key(|(agent, _)| agent.len()).map_or(listener.not_serving_as, |(_, way)| *way)
 }
 
 /// The service that stands for this upstream and no other; the overall state if it does.

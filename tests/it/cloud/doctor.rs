@@ -23,7 +23,7 @@ const OTHER: (&str, &str) = (
     "upstreams:\n  tempo: { endpoints: [\"10.0.0.1:9095\"], probe: { checks: [{ tcp: {} }] } }",
 );
 const SHARED: (&str, &str) = ("all: [otlp]", "all: [otlp, tempo]");
-const STATUS: (&str, &str) = ("not_serving_as: message", "not_serving_as: status");
+const STATUS: (&str, &str) = ("ELB-HealthChecker: message", "ELB-HealthChecker: status");
 
 const CASES: [Case; 19] = [
     Case {
@@ -79,7 +79,7 @@ const CASES: [Case; 19] = [
         name: "success-code-by-message",
         clouds: AWS,
         broken: (&[], &["--success-codes", "0"]),
-        said: &["error: ", "an ALB reads the code alone", "not_serving_as: status"],
+        said: &["error: ", "an ALB reads the code alone", "ELB-HealthChecker: status"],
         mended: (&[], &["--success-codes", "12"]),
     },
     Case {
