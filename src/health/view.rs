@@ -1,6 +1,6 @@
 //! What a view comes to, and why.
 
-use std::{fmt::Display, sync::Arc};
+use std::{collections::HashMap, fmt::Display, sync::Arc};
 
 use super::Snapshot;
 use crate::{
@@ -13,6 +13,7 @@ use crate::{
 #[derive(Debug, Clone)]
 pub struct Views {
     services: Arc<[Named]>,
+    upstreams: Arc<[Arc<Upstream>]>,
     all_down: AllDown,
 }
 
@@ -27,7 +28,8 @@ impl Views {
         };
         let services = config.services.iter();
         let services = services.map(|(name, it)| (name.as_str().into(), it.view.map(&find)));
-        Self { services: services.collect(), all_down: config.all_down }
+        let services = services.collect();
+        Self { services, upstreams: upstreams.into(), all_down: config.all_down }
     }
 
     /// What is said when every endpoint is down.
@@ -60,18 +62,18 @@ impl Views {
         Snapshot { services: services.collect(), draining: now.is_draining() }
     }
 
-    /// Each service's verdict, with the endpoints that `down` names taken for ill.
+    /// Each service's verdict, with the endpoints that `down` names taken for ill. Each upstream is
+    /// looked at once, however many services it is in.
     pub(super) fn judge(
         &self,
         down: impl Fn(&Upstream, &Endpoint) -> bool,
     ) -> impl Iterator<Item = (&Arc<str>, Verdict)> {
+        let looks = self.upstreams.iter().map(|it| (&**it.name(), look(it, &down)));
+        let looks: HashMap<&str, Verdict> = looks.collect();
         self.services.iter().map(move |(name, view)| {
-            let mut verdict = judge(view, &|upstream: &Arc<Upstream>| look(upstream, &down));
-            let ill = |upstream: &&Arc<Upstream>| {
-                let endpoints = upstream.endpoints();
-                endpoints.iter().all(|it| !it.is_healthy() || down(upstream, it))
-            };
-            verdict.all_down = view.upstreams().iter().all(ill);
+            let look = |upstream: &Arc<Upstream>| &looks[&**upstream.name()];
+            let mut verdict = judge(view, &|upstream| look(upstream).clone());
+            verdict.all_down = view.upstreams().into_iter().all(|it| look(it).all_down);
             (name, verdict)
         })
     }
@@ -96,13 +98,14 @@ fn look(upstream: &Upstream, down: &impl Fn(&Upstream, &Endpoint) -> bool) -> Ve
     if healthy >= needed {
         return Verdict::SERVING;
     }
+    let all_down = healthy == 0;
     let state = if healthy + unknown >= needed { State::Unknown } else { State::NotServing };
     let total = endpoints.len();
     let ill = ill.iter().take(LISTED).map(|(address, reason)| format!("{address}: {reason}"));
     let ill = ill.collect::<Vec<_>>().join("; ");
     let reason =
         format!("{upstream}: {healthy} of {total} endpoints healthy, {needed} needed ({ill})");
-    Verdict { state, reason, all_down: false }
+    Verdict { state, reason, all_down }
 }
 
 /// How many endpoints a reason lists.
@@ -123,7 +126,7 @@ pub(super) struct Verdict {
     pub(super) state: State,
     /// Why it does not serve; empty where it does.
     pub(super) reason: String,
-    /// No upstream of the view has a healthy endpoint.
+    /// No upstream in it has a healthy endpoint.
     pub(super) all_down: bool,
 }
 
