@@ -43,9 +43,10 @@ impl Engine {
         let room = |link: &Link| link.room().min(link.connection.capacity(to.stream));
         // An end goes with the last bytes, unless trailers follow.
         let ends = |flow: &Flow, rest: usize| flow.ended && flow.trailers.is_none() && rest == 0;
-        let now = flow.queued().len().min(room(link));
+        let queued = flow.queued().len();
+        let now = if queued > 0 { queued.min(room(link)) } else { 0 };
         if now > 0 {
-            let end = ends(flow, flow.queued().len() - now + payload.len());
+            let end = ends(flow, queued - now + payload.len());
             link.connection.data(to.stream, &flow.queued()[..now], end, &mut link.out);
             flow.done |= end;
             flow.pop(now);
@@ -85,13 +86,17 @@ impl Engine {
             }
         }
         flow.bytes += taken as u64;
-        self.touch(to.link);
+        if !link.dirty {
+            self.touch(to.link);
+        }
         if let Some(from) = from
             && taken > 0
             && let Some(link) = self.links.get_mut(from.link)
         {
             link.connection.credit(from.stream, taken, &mut link.out);
-            self.touch(from.link);
+            if !link.dirty && !link.out.is_empty() {
+                self.touch(from.link);
+            }
         }
         if direction == Direction::Response && self.calls[index as usize].response.done {
             self.finish(index);
