@@ -19,6 +19,8 @@ pub struct Metrics {
     methods: Arc<Mutex<HashSet<Method>>>,
     /// Forwarded and refused calls that ended.
     pub requests: Family<RequestLabels, Counter>,
+    /// Calls that were placed again, since no backend had processed them.
+    pub retries: Family<RetryLabels, Counter>,
     /// From a call's head to the end of its streams, in seconds.
     pub request_duration: Family<RouteLabels, Histogram, fn() -> Histogram>,
     /// Calls in flight.
@@ -63,6 +65,17 @@ pub struct RequestLabels {
     pub method: Text,
     /// The grpc-status, or `RESET` or `HTTP` where there was none.
     pub code: &'static str,
+}
+
+/// Labels of a call that is placed again.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct RetryLabels {
+    /// The listener's name.
+    pub listener: Text,
+    /// The upstream's name.
+    pub upstream: Text,
+    /// `refused`, `goaway`, or `unsent`.
+    pub reason: &'static str,
 }
 
 /// Labels of a listener and the upstream behind it.
@@ -150,6 +163,7 @@ impl Metrics {
             registry: Arc::default(),
             methods: Arc::default(),
             requests: Family::default(),
+            retries: Family::default(),
             request_duration: Family::new_with_constructor(latency),
             streams: Family::default(),
             health_answers: Family::default(),
@@ -177,6 +191,7 @@ impl Metrics {
         }
         add!(build, "build_info", "The version that runs");
         add!(metrics.requests, "requests", "Calls forwarded or refused, by their end");
+        add!(metrics.retries, "retries", "Calls placed again, since no backend had processed them");
         add!(
             metrics.request_duration,
             "request_duration",

@@ -19,6 +19,7 @@ mod parts;
 mod payload;
 mod pump;
 mod reflection;
+mod replay;
 mod request;
 mod times;
 mod turn;
@@ -34,7 +35,8 @@ use crate::{
     config,
     grpc::Code,
     metrics::{
-        AnswerLabels, BytesLabels, ListenerLabels, Metrics, RequestLabels, RouteLabels, Text,
+        AnswerLabels, BytesLabels, ListenerLabels, Metrics, RequestLabels, RetryLabels,
+        RouteLabels, Text,
     },
     route::{self, Dialect, Router},
     upstream::Upstream,
@@ -125,6 +127,12 @@ impl Listener {
     fn route_labels(&self) -> RouteLabels {
         let upstream = self.upstream.as_ref().map_or("", |upstream| upstream.name());
         RouteLabels { listener: self.name.clone(), upstream: upstream.into() }
+    }
+
+    /// Counts a call that is placed again.
+    fn retried(&self, reason: &'static str) {
+        let RouteLabels { listener, upstream } = self.route_labels();
+        self.metrics.retries.get_or_create(&RetryLabels { listener, upstream, reason }).inc();
     }
 
     /// Counts a call that ended by `end`.

@@ -57,6 +57,11 @@ pub struct Limits {
     /// Connections of one worker to one endpoint; more than one are made where calls need them.
     /// Default: 4.
     pub max_upstream_connections: u32,
+    /// The most that is kept of a request's payload while its response has not begun, so that a
+    /// call that no backend has processed can be placed again; a larger one ends with 14. A worker
+    /// keeps 16 MiB in all. Default: 64KiB.
+    #[schemars(with = "String")]
+    pub max_replay_size: ByteSize,
     /// How often one client connection may send frames that cost it nothing. Beyond any of these
     /// it is closed with ENHANCE_YOUR_CALM.
     pub frames: Frames,
@@ -78,6 +83,7 @@ impl Default for Limits {
             max_connection_age: Duration::from_secs(30 * 60),
             max_upstream_connection_age: Duration::from_secs(30 * 60),
             max_upstream_connections: 4,
+            max_replay_size: ByteSize::kib(64),
             frames: Frames::default(),
         }
     }

@@ -108,6 +108,11 @@ impl MessageSizes {
         Self { limit, prefix: [0; PREFIX], filled: 0, remaining: 0 }
     }
 
+    /// What is still to come of the message whose prefix was read last, in bytes.
+    pub fn remaining(&self) -> usize {
+        usize::try_from(self.remaining).unwrap_or(usize::MAX)
+    }
+
     /// Takes the next chunk of the body.
     ///
     /// # Errors

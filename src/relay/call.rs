@@ -4,7 +4,7 @@ use std::{net::SocketAddr, ops::Range, rc::Rc, sync::Arc};
 
 use tokio::{task::AbortHandle, time::Instant};
 
-use super::{End, Listener};
+use super::{End, Listener, replay::Replay};
 use crate::{
     config::NotServingAs,
     grpc::{MessageSizes, Status},
@@ -81,7 +81,9 @@ pub(super) struct Opening {
     pub(super) waits_for: Option<InFlight>,
     /// Endpoints that could not be reached.
     pub(super) tried: Vec<SocketAddr>,
-    /// Why the last one could not.
+    /// Endpoints that had the call and gave it back.
+    pub(super) left: Vec<SocketAddr>,
+    /// Why the last one could not be reached, or gave it back.
     pub(super) why: Option<String>,
 }
 
@@ -92,7 +94,11 @@ pub(super) struct Forwarded {
     /// The status with which the response must end, if its end has none.
     pub(super) missing: Option<Status>,
     /// Until the streams end.
-    pub(super) _in_flight: InFlight,
+    pub(super) in_flight: InFlight,
+    /// Where the head ends in what the link writes.
+    pub(super) head_end: u64,
+    /// What another endpoint would need, until the response's head has come.
+    pub(super) replay: Option<Replay>,
 }
 
 /// A call that is answered here.
@@ -127,9 +133,11 @@ pub(super) struct Reflection {
 /// One direction's payload.
 #[derive(Debug)]
 pub(super) struct Flow {
-    /// What the receiver did not take yet, from `start` on. Not yet credited to its sender.
+    /// What the receiver did not take yet, from `start` on.
     queue: Vec<u8>,
     start: usize,
+    /// How much of that was credited to its sender already: what is to be sent once more.
+    credited: usize,
     /// The sender has ended its half.
     pub(super) ended: bool,
     /// The end was sent on.
@@ -147,6 +155,7 @@ impl Flow {
         Self {
             queue: Vec::new(),
             start: 0,
+            credited: 0,
             ended: false,
             done: false,
             waits: false,
@@ -168,11 +177,33 @@ impl Flow {
         self.queue.extend_from_slice(bytes);
     }
 
-    pub(super) fn pop(&mut self, bytes: usize) {
+    /// How much of what is queued is still to be credited.
+    pub(super) fn uncredited(&self) -> usize {
+        self.queued().len() - self.credited
+    }
+
+    /// Leaves out what was taken; how much of that is to be credited.
+    pub(super) fn pop(&mut self, bytes: usize) -> usize {
         self.start += bytes;
         if self.start == self.queue.len() {
             self.queue = Vec::new();
             self.start = 0;
         }
+        let known = bytes.min(self.credited);
+        self.credited -= known;
+        bytes - known
+    }
+
+    /// Puts what was sent back before what is queued, to be sent on another stream.
+    pub(super) fn restore(&mut self, mut sent: Vec<u8>) {
+        self.credited += sent.len();
+        sent.extend_from_slice(self.queued());
+        (self.queue, self.start) = (sent, 0);
+        (self.done, self.waits) = (false, false);
+    }
+
+    /// How much is known to come before the message that has begun is whole.
+    pub(super) fn to_come(&self) -> usize {
+        self.sizes.as_ref().map_or(0, MessageSizes::remaining)
     }
 }

@@ -149,10 +149,13 @@ impl Engine {
     fn remove_call(&mut self, index: u32) {
         let call = self.calls.remove(index as usize);
         let Call { listener, client, started, label, end, peer, request, response, .. } = call;
-        let (unsent, unread) = (request.queued().len(), response.queued().len());
+        let (unsent, unread) = (request.uncredited(), response.uncredited());
         let forwarded = !matches!(label, Label::Health);
         match peer {
             Peer::Endpoint(peer) => {
+                if let Some(replay) = peer.replay {
+                    self.replays.end(replay, &mut self.context);
+                }
                 self.discard(client.link, unsent);
                 self.discard(peer.at.link, unread);
                 self.freed(peer.at.link);

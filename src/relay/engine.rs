@@ -16,6 +16,7 @@ use super::{
     links::Links,
     own::{Method, Own},
     payload::Payload,
+    replay::{Replays, Unprocessed},
     turn::millis,
 };
 use crate::{
@@ -42,6 +43,7 @@ pub(super) struct Engine {
     pub(super) lanes: HashMap<LaneKey, Lane, ByIdentity>,
     pub(super) methods: Vec<Method>,
     pub(super) buffers: Buffers,
+    pub(super) replays: Replays,
     /// Links with something to write.
     pub(super) dirty: Vec<usize>,
     /// Calls whose head waits for what comes with it.
@@ -81,6 +83,9 @@ impl Engine {
             lanes: HashMap::default(),
             methods: Vec::new(),
             buffers: Buffers::default(),
+            replays: Replays::new(
+                usize::try_from(limits.max_replay_size.as_u64()).unwrap_or(usize::MAX),
+            ),
             dirty: Vec::new(),
             opening: Vec::new(),
             sending: Vec::new(),
@@ -101,6 +106,7 @@ impl Engine {
             && self.opening.is_empty()
             && self.lingering.is_empty()
             && self.commands.is_empty()
+            && self.replays.is_empty()
     }
 
     /// Begins a turn: takes the time.
@@ -294,12 +300,13 @@ impl Engine {
             }
             Kind::Endpoint(at) => {
                 self.lane_lost(at, id, link.served, false);
-                for call in calls {
-                    let on_it = self.calls.get(call as usize).is_some_and(
-                        |call| matches!(&call.peer, Peer::Endpoint(peer) if peer.at.link == id),
-                    );
-                    if on_it {
-                        self.endpoint_lost(call, &why);
+                for index in calls {
+                    let Some(call) = self.calls.get(index as usize) else { continue };
+                    if let Peer::Endpoint(peer) = &call.peer
+                        && peer.at.link == id
+                    {
+                        let unsent = link.taken() < peer.head_end;
+                        self.endpoint_lost(index, unsent.then_some(Unprocessed::Unsent), &why);
                     }
                 }
             }

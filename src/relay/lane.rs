@@ -3,17 +3,17 @@
 
 use std::{
     collections::{HashMap, VecDeque},
-    net::SocketAddr,
     rc::Rc,
     sync::Arc,
     time::Duration,
 };
 
 use super::{
-    call::{CallKey, Forwarded, Peer, StreamKey},
+    call::{CallKey, Forwarded, Opening, Peer, StreamKey},
     engine::{Command, Engine},
     link::{Direction, Kind},
     payload::Payload,
+    replay::Unprocessed,
 };
 use crate::{
     grpc::Status,
@@ -119,7 +119,7 @@ impl Engine {
             let Peer::Opening(opening) = &mut call.peer else { return None };
             let upstream = listener.upstream.as_ref().expect("a listener that forwards has one");
             if opening.waits_for.is_none() {
-                let Some(endpoint) = pick(&self.lanes, upstream, &opening.tried) else {
+                let Some(endpoint) = pick(&self.lanes, upstream, opening) else {
                     let none = || format!("no healthy endpoint in upstream {upstream}");
                     let why = opening.why.take().unwrap_or_else(none);
                     self.fail(key.index, &Status::unavailable(why));
@@ -170,7 +170,7 @@ impl Engine {
     fn open(&mut self, index: u32, id: usize, payload: Payload<'_>) {
         let call = &mut self.calls[index as usize];
         let Peer::Opening(opening) = &mut call.peer else { return };
-        let head = std::mem::take(&mut opening.head);
+        let (head, left) = (std::mem::take(&mut opening.head), std::mem::take(&mut opening.left));
         let in_flight = opening.waits_for.take().expect("it was picked for an endpoint");
         let link = &mut self.links[id];
         let bodiless = opening.bodiless;
@@ -180,9 +180,10 @@ impl Engine {
         call.peer = Peer::Endpoint(Forwarded {
             at: StreamKey { link: id, stream },
             missing: None,
-            _in_flight: in_flight,
+            in_flight,
+            head_end: link.end(),
+            replay: self.replays.begin(head, bodiless, left, &mut self.context),
         });
-        self.context.recycle(head);
         self.touch(id);
         if !bodiless {
             self.push(index, Direction::Request, payload);
@@ -271,8 +272,9 @@ impl Engine {
         let Some(link) = self.links.get_mut(id) else { return };
         link.told = Some(reason);
         let calls: Vec<u32> = link.connection.calls_above(last).collect();
+        let why = format!("GOAWAY {reason} did not take the call up");
         for index in calls {
-            self.endpoint_lost(index, &format!("GOAWAY {reason} did not take the call up"));
+            self.endpoint_lost(index, Some(Unprocessed::GoAway), &why);
         }
     }
 
@@ -312,17 +314,20 @@ impl Engine {
     }
 }
 
-/// An endpoint for a call that was not tried for it, best one that can be reached.
+/// An endpoint for a call that was not tried for it, best one that can be reached and did not give
+/// it back.
 fn pick(
     lanes: &HashMap<LaneKey, Lane, ByIdentity>,
     upstream: &Upstream,
-    tried: &[SocketAddr],
+    opening: &Opening,
 ) -> Option<Arc<Endpoint>> {
     let usable =
         |endpoint: &Arc<Endpoint>| lanes.get(&LaneKey::of(endpoint)).is_none_or(Lane::is_usable);
-    let untried = |endpoint: &Arc<Endpoint>| !tried.contains(&endpoint.address());
+    let untried = |endpoint: &Arc<Endpoint>| !opening.tried.contains(&endpoint.address());
+    let new = |endpoint: &Arc<Endpoint>| !opening.left.contains(&endpoint.address());
     upstream
-        .pick(|endpoint| untried(endpoint) && usable(endpoint))
+        .pick(|endpoint| new(endpoint) && untried(endpoint) && usable(endpoint))
+        .or_else(|| upstream.pick(|endpoint| untried(endpoint) && usable(endpoint)))
         .or_else(|| upstream.pick(untried))
 }
 

@@ -16,6 +16,8 @@ pub(super) struct Link {
     /// What is to be written, from `written` on.
     pub(super) out: Vec<u8>,
     written: usize,
+    /// What the socket has taken since the beginning, in bytes.
+    taken: u64,
     /// What is to be written between them.
     parts: Parts,
     /// Whether the link is on the list of those to be written at the end of the turn.
@@ -81,6 +83,7 @@ impl Link {
             socket,
             out,
             written: 0,
+            taken: 0,
             parts: Parts::default(),
             dirty: false,
             blocked: false,
@@ -101,7 +104,21 @@ impl Link {
 
     /// How much payload it takes now: what its socket has not taken is bounded.
     pub(super) fn room(&self) -> usize {
-        HIGH_WATER.saturating_sub(self.out.len() - self.written + self.parts.bytes())
+        HIGH_WATER.saturating_sub(self.unwritten())
+    }
+
+    fn unwritten(&self) -> usize {
+        self.out.len() - self.written + self.parts.bytes()
+    }
+
+    /// What the socket has taken since the beginning, in bytes.
+    pub(super) fn taken(&self) -> u64 {
+        self.taken
+    }
+
+    /// What it will have taken when all that there is now is written.
+    pub(super) fn end(&self) -> u64 {
+        self.taken + self.unwritten() as u64
     }
 
     /// Whether so much waits for its socket that its peer is not read any more: answers without
@@ -128,8 +145,10 @@ impl Link {
     /// Writes the parts of `input` that are to be sent; what the socket does not take is copied.
     pub(super) fn send_parts(&mut self, input: &[u8], now: u64) {
         while !self.parts.is_empty() && !self.blocked {
-            let socket = &self.socket;
-            let write = |slices: &[io::IoSlice<'_>]| socket.try_write_vectored(slices);
+            let (socket, taken) = (&self.socket, &mut self.taken);
+            let write = |slices: &[io::IoSlice<'_>]| {
+                socket.try_write_vectored(slices).inspect(|bytes| *taken += *bytes as u64)
+            };
             let written = self.parts.write(&self.out, self.written, input, write);
             self.wrote(written, now);
         }
@@ -154,8 +173,9 @@ impl Link {
         }
         while self.written < self.out.len() && !self.blocked {
             let rest = &self.out[self.written..];
-            let written = self.socket.try_write(rest).map(|written| self.written + written);
-            self.wrote(written, now);
+            let written = self.socket.try_write(rest);
+            self.taken += written.as_ref().map_or(0, |bytes| *bytes as u64);
+            self.wrote(written.map(|bytes| self.written + bytes), now);
         }
         self.see_to_rest();
     }

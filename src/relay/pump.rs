@@ -22,10 +22,13 @@ impl Engine {
     /// `payload` comes after what is queued.
     pub(super) fn push(&mut self, index: u32, direction: Direction, payload: Payload<'_>) {
         let call = &mut self.calls[index as usize];
-        let (to, from) = match (&call.peer, direction) {
-            (Peer::Endpoint(peer), Direction::Request) => (peer.at, Some(call.client)),
-            (Peer::Endpoint(peer), Direction::Response) => (call.client, Some(peer.at)),
-            (_, Direction::Response) => (call.client, None),
+        let mut none = None;
+        let (to, from, replay) = match (&mut call.peer, direction) {
+            (Peer::Endpoint(peer), Direction::Request) => {
+                (peer.at, Some(call.client), &mut peer.replay)
+            }
+            (Peer::Endpoint(peer), Direction::Response) => (call.client, Some(peer.at), &mut none),
+            (_, Direction::Response) => (call.client, None, &mut none),
             // Without a stream to send it on, it waits.
             (_, Direction::Request) => return call.request.push(payload.bytes()),
         };
@@ -46,11 +49,13 @@ impl Engine {
         let queued = flow.queued().len();
         let now = if queued > 0 { queued.min(room(link)) } else { 0 };
         if now > 0 {
-            let end = ends(flow, queued - now + payload.len());
-            link.connection.data(to.stream, &flow.queued()[..now], end, &mut link.out);
+            let rest = queued - now + payload.len();
+            let (end, more) = (ends(flow, rest), rest.saturating_add(flow.to_come()));
+            let bytes = &flow.queued()[..now];
+            link.connection.data(to.stream, bytes, end, &mut link.out);
+            self.replays.keep(replay, bytes, more, &mut self.context);
             flow.done |= end;
-            flow.pop(now);
-            taken += now;
+            taken += flow.pop(now);
         }
         let mut rest = payload;
         if flow.queued().is_empty() && !rest.is_empty() {
@@ -58,6 +63,8 @@ impl Engine {
             if now > 0 {
                 let end = ends(flow, rest.len() - now);
                 let (first, others) = rest.split_at(now);
+                let more = others.len().saturating_add(flow.to_come());
+                self.replays.keep(replay, first.bytes(), more, &mut self.context);
                 if link.send(to.stream, first, end) {
                     self.sending.push(to.link);
                 }

@@ -31,6 +31,7 @@ impl Engine {
                     first: 0..0,
                     waits_for: None,
                     tried: Vec::new(),
+                    left: Vec::new(),
                     why: None,
                 };
                 let key = self.add_call(&listener, client, label, Peer::Opening(opening), end);

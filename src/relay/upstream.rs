@@ -1,6 +1,8 @@
 //! What endpoints do: responses, their payload, and their end.
 
-use super::{End, call::Peer, engine::Engine, link::Direction, payload::Payload};
+use super::{
+    End, call::Peer, engine::Engine, link::Direction, payload::Payload, replay::Unprocessed,
+};
 use crate::{
     grpc::{Code, Status, is_grpc},
     http2::{block::Block, field::Role, frame::Reason},
@@ -15,6 +17,9 @@ impl Engine {
         let Peer::Endpoint(peer) = &mut call.peer else { return self.context.recycle(block) };
         if let Some(link) = self.links.get_mut(peer.at.link) {
             link.served = true;
+        }
+        if let Some(replay) = peer.replay.take() {
+            self.replays.end(replay, &mut self.context);
         }
         let grpc = status == 200 && block.first_is(Role::ContentType, is_grpc);
         let code = code(&block);
@@ -92,21 +97,29 @@ impl Engine {
     }
 
     /// The endpoint reset its stream. After the end of its response it only wants no more of the
-    /// request (RFC 9113, 8.1): what waits for the client is still brought to it.
+    /// request (RFC 9113, 8.1): what waits for the client is still brought to it. A refusal that
+    /// stays is passed on as it is, since it tells the client that it may try again.
     pub(super) fn endpoint_reset(&mut self, index: u32, reason: Reason) {
-        if !self.calls[index as usize].response.ended {
+        if self.calls[index as usize].response.ended {
+            return;
+        }
+        let refused = reason == Reason::REFUSED_STREAM;
+        let why = "every endpoint refused the call";
+        if !refused || !self.place_again(index, Unprocessed::Refused, why) {
             self.reset_client(index, reason);
         }
     }
 
     /// The endpoint's connection is gone, or did not take the stream up. A response that is whole
-    /// is still brought to the client.
-    pub(super) fn endpoint_lost(&mut self, index: u32, why: &str) {
-        if self.calls[index as usize].response.ended {
+    /// is still brought to the client. `how` where the call was certainly not processed.
+    pub(super) fn endpoint_lost(&mut self, index: u32, how: Option<Unprocessed>, why: &str) {
+        if self.calls.get(index as usize).is_none_or(|call| call.response.ended) {
             return;
         }
         let why = format!("upstream connection lost: {why}");
-        self.fail(index, &Status::unavailable(why));
+        if !how.is_some_and(|how| self.place_again(index, how, &why)) {
+            self.fail(index, &Status::unavailable(why));
+        }
     }
 }
 

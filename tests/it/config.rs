@@ -165,6 +165,7 @@ fn defaults_are_those_that_are_documented() {
         assert_eq!(limits.max_connections_per_address, Cap::Unlimited);
         assert_eq!((limits.max_header_fields, limits.max_upstream_header_fields), (100, 1000));
         assert_eq!(limits.max_upstream_connections, 4);
+        assert_eq!(limits.max_replay_size.as_u64(), 64 << 10);
     }
 
     let upstream = &config.upstreams[0];

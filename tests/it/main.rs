@@ -21,6 +21,7 @@ mod limits;
 mod mutations;
 mod probe;
 mod reflection;
+mod retries;
 mod retry;
 mod simulate;
 mod stories;

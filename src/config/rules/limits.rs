@@ -1,5 +1,7 @@
 //! The rules of limits: none of them may shut out what every client does.
 
+use bytesize::ByteSize;
+
 use super::{super::limits::Limits, Checker};
 
 impl Checker<'_> {
@@ -44,6 +46,11 @@ impl Checker<'_> {
                 let message = format!("must be from 1 KiB to 1 MiB, not {size}");
                 self.problem(&format!("limits.{key}"), message);
             }
+        }
+        if limits.max_replay_size > ByteSize::mib(16) {
+            let size = limits.max_replay_size;
+            let message = format!("must be at most 16 MiB, what a worker keeps in all, not {size}");
+            self.problem("limits.max_replay_size", message);
         }
         for (key, fields, least, what) in [
             ("max_header_fields", limits.max_header_fields, 6, "call"),

@@ -1,0 +1,211 @@
+//! Calls that no backend has processed: what is kept of them to be placed again, and how they are.
+
+use std::net::SocketAddr;
+
+use super::{
+    call::{Flow, Opening, Peer},
+    engine::Engine,
+    payload::Payload,
+};
+use crate::http2::{block::Block, connection::Context, frame::Reason};
+
+/// What another endpoint needs of a call: kept until its response's head has come.
+#[derive(Debug)]
+pub(super) struct Replay {
+    pub(super) head: Block,
+    /// The request is its head alone.
+    pub(super) bodiless: bool,
+    /// Endpoints that had the call and gave it back.
+    pub(super) left: Vec<SocketAddr>,
+    /// The payload that was sent.
+    sent: Vec<u8>,
+}
+
+/// How it is known that a call was not processed (RFC 9113, 8.7).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Unprocessed {
+    /// Its stream was reset by REFUSED_STREAM.
+    Refused,
+    /// Its stream is above the last one of a GOAWAY.
+    GoAway,
+    /// The connection ended before the socket had taken the whole head.
+    Unsent,
+}
+
+impl Unprocessed {
+    /// As a metric has it.
+    fn label(self) -> &'static str {
+        match self {
+            Self::Refused => "refused",
+            Self::GoAway => "goaway",
+            Self::Unsent => "unsent",
+        }
+    }
+}
+
+/// What a worker keeps of its calls, which is bounded.
+#[derive(Debug)]
+pub(super) struct Replays {
+    /// Payload of one call, in bytes.
+    most: usize,
+    /// Heads and payload of all.
+    kept: usize,
+    /// Room for payload to be used again: one that is made for each call costs more than the copy.
+    spares: Vec<Vec<u8>>,
+}
+
+impl Replays {
+    /// Keeping at most so much payload of each call, in bytes.
+    pub(super) fn new(most: usize) -> Self {
+        Self { most, kept: 0, spares: Vec::new() }
+    }
+
+    /// Whether nothing is kept.
+    pub(super) fn is_empty(&self) -> bool {
+        self.kept == 0
+    }
+
+    /// Keeps a head that is sent now.
+    pub(super) fn begin(
+        &mut self,
+        head: Block,
+        bodiless: bool,
+        left: Vec<SocketAddr>,
+        context: &mut Context,
+    ) -> Option<Replay> {
+        if self.kept + head.size() > MOST {
+            context.recycle(head);
+            return None;
+        }
+        self.kept += head.size();
+        Some(Replay { head, bodiless, left, sent: self.spares.pop().unwrap_or_default() })
+    }
+
+    /// Keeps payload that is sent now and `more` that is known to follow, or gives the call up
+    /// where that is too much: a large message is not copied up to the bound first.
+    pub(super) fn keep(
+        &mut self,
+        place: &mut Option<Replay>,
+        bytes: &[u8],
+        more: usize,
+        context: &mut Context,
+    ) {
+        let Some(replay) = place else { return };
+        let whole = replay.sent.len().saturating_add(bytes.len()).saturating_add(more);
+        if whole <= self.most && self.kept + bytes.len() <= MOST {
+            replay.sent.extend_from_slice(bytes);
+            self.kept += bytes.len();
+        } else if let Some(replay) = place.take() {
+            self.end(replay, context);
+        }
+    }
+
+    /// Gives back what was kept of a call.
+    pub(super) fn end(&mut self, replay: Replay, context: &mut Context) {
+        let Replay { head, mut sent, .. } = replay;
+        self.kept -= head.size() + sent.len();
+        context.recycle(head);
+        if self.spares.len() < SPARES && sent.capacity() <= LARGEST {
+            sent.clear();
+            self.spares.push(sent);
+        }
+    }
+
+    /// Puts what was sent back to what is to be sent; the head and the endpoints that had it.
+    fn restore(&mut self, replay: Replay, request: &mut Flow) -> (Block, Vec<SocketAddr>) {
+        let Replay { head, sent, left, .. } = replay;
+        self.kept -= head.size() + sent.len();
+        request.restore(sent);
+        (head, left)
+    }
+}
+
+impl Engine {
+    /// Places a call again that an endpoint has not processed, with what was sent of it. False
+    /// where it must end: what it needs is not kept, it was answered, or it was placed enough.
+    pub(super) fn place_again(&mut self, index: u32, how: Unprocessed, why: &str) -> bool {
+        let Some(call) = self.calls.get_mut(index as usize) else { return false };
+        let Peer::Endpoint(peer) = &mut call.peer else { return false };
+        if peer.replay.as_ref().is_none_or(|replay| replay.left.len() + 1 >= PLACEMENTS) {
+            return false;
+        }
+        let Some(replay) = peer.replay.take() else { return false };
+        let (at, bodiless) = (peer.at, replay.bodiless);
+        let address = peer.in_flight.endpoint().address();
+        let (head, mut left) = self.replays.restore(replay, &mut call.request);
+        left.push(address);
+        call.peer = Peer::Opening(Opening {
+            head,
+            bodiless,
+            new: false,
+            first: 0..0,
+            waits_for: None,
+            tried: Vec::new(),
+            left,
+            why: Some(why.to_owned()),
+        });
+        call.listener.retried(how.label());
+        if let Some(link) = self.links.get_mut(at.link) {
+            link.connection.reset(at.stream, Reason::CANCEL, &mut link.out);
+            self.touch(at.link);
+        }
+        self.freed(at.link);
+        let key = self.key(index);
+        self.place(key, Payload::NONE);
+        true
+    }
+}
+
+/// How often a call is placed at most: what several endpoints refuse, the next one will as well.
+const PLACEMENTS: usize = 3;
+/// What a worker keeps of all its calls, in bytes.
+const MOST: usize = 16 << 20;
+/// How many spares there are.
+const SPARES: usize = 256;
+/// Larger ones are not kept, in bytes.
+const LARGEST: usize = 4 << 10;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_beyond_a_calls_bound_is_given_up_at_once() {
+        let (mut replays, mut context) = (Replays::new(10), Context::default());
+        let mut replay = replays.begin(Block::new(), false, Vec::new(), &mut context);
+        replays.keep(&mut replay, &[7; 6], 4, &mut context);
+        replays.keep(&mut replay, &[7; 4], 0, &mut context);
+        assert_eq!((replay.is_some(), replays.kept), (true, 10));
+        replays.keep(&mut replay, &[7], 0, &mut context);
+        assert!(replay.is_none() && replays.is_empty());
+
+        let mut announced = replays.begin(Block::new(), false, Vec::new(), &mut context);
+        replays.keep(&mut announced, &[7; 5], 6, &mut context);
+        assert!(announced.is_none() && replays.is_empty());
+    }
+
+    #[test]
+    fn what_is_beyond_the_workers_bound_is_given_up_alone() {
+        let (mut replays, mut context) = (Replays::new(MOST), Context::default());
+        let mut first = replays.begin(Block::new(), false, Vec::new(), &mut context);
+        let mut second = replays.begin(Block::new(), false, Vec::new(), &mut context);
+        replays.keep(&mut first, &vec![7; MOST - 1], 0, &mut context);
+        replays.keep(&mut second, &[7; 2], 0, &mut context);
+        assert!(first.is_some() && second.is_none());
+        replays.end(first.unwrap(), &mut context);
+        assert!(replays.is_empty());
+    }
+
+    #[test]
+    fn what_was_credited_is_not_credited_again() {
+        let mut flow = Flow::new(None);
+        flow.push(b"abcdef");
+        assert_eq!(flow.pop(4), 4);
+        flow.restore(b"abcd".to_vec());
+        assert_eq!((flow.queued(), flow.uncredited()), (&b"abcdef"[..], 2));
+        assert_eq!(flow.pop(3), 0);
+        flow.restore(b"abc".to_vec());
+        assert_eq!((flow.queued(), flow.uncredited()), (&b"abcdef"[..], 2));
+        assert_eq!((flow.pop(5), flow.pop(1)), (1, 1));
+    }
+}
