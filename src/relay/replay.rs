@@ -48,16 +48,19 @@ impl Unprocessed {
 pub(super) struct Replays {
     /// Payload of one call, in bytes.
     most: usize,
-    /// Heads and payload of all.
+    /// Heads of all, and the room that their payload has, in bytes.
     kept: usize,
-    /// Room for payload to be used again: one that is made for each call costs more than the copy.
+    /// Buffers to be used again: one that is made for each call costs more than the copy, a third
+    /// of a call at 16 KiB.
     spares: Vec<Vec<u8>>,
+    /// How much room there is in them, in bytes.
+    room: usize,
 }
 
 impl Replays {
     /// Keeping at most so much payload of each call, in bytes.
     pub(super) fn new(most: usize) -> Self {
-        Self { most, kept: 0, spares: Vec::new() }
+        Self { most, kept: 0, spares: Vec::new(), room: 0 }
     }
 
     /// Whether nothing is kept.
@@ -77,8 +80,13 @@ impl Replays {
             context.recycle(head);
             return None;
         }
-        self.kept += head.size();
-        Some(Replay { head, bodiless, left, sent: self.spares.pop().unwrap_or_default() })
+        let sent = match bodiless {
+            true => Vec::new(),
+            false => self.spares.pop().unwrap_or_default(),
+        };
+        self.room -= sent.capacity();
+        self.kept += head.size() + sent.capacity();
+        Some(Replay { head, bodiless, left, sent })
     }
 
     /// Keeps payload that is sent now and `more` that is known to follow, or gives the call up
@@ -92,9 +100,14 @@ impl Replays {
     ) {
         let Some(replay) = place else { return };
         let whole = replay.sent.len().saturating_add(bytes.len()).saturating_add(more);
-        if whole <= self.most && self.kept + bytes.len() <= MOST {
+        let room = replay.sent.capacity();
+        if whole <= self.most && self.kept + whole.saturating_sub(room) <= MOST {
+            if room < whole {
+                // At once for the whole message, as most requests are one.
+                replay.sent.reserve(whole - replay.sent.len());
+                self.kept += replay.sent.capacity() - room;
+            }
             replay.sent.extend_from_slice(bytes);
-            self.kept += bytes.len();
         } else if let Some(replay) = place.take() {
             self.end(replay, context);
         }
@@ -103,9 +116,10 @@ impl Replays {
     /// Gives back what was kept of a call.
     pub(super) fn end(&mut self, replay: Replay, context: &mut Context) {
         let Replay { head, mut sent, .. } = replay;
-        self.kept -= head.size() + sent.len();
+        self.kept -= head.size() + sent.capacity();
         context.recycle(head);
-        if self.spares.len() < SPARES && sent.capacity() <= LARGEST {
+        if sent.capacity() > 0 && self.room + sent.capacity() <= ROOM {
+            self.room += sent.capacity();
             sent.clear();
             self.spares.push(sent);
         }
@@ -114,7 +128,7 @@ impl Replays {
     /// Puts what was sent back to what is to be sent; the head and the endpoints that had it.
     fn restore(&mut self, replay: Replay, request: &mut Flow) -> (Block, Vec<SocketAddr>) {
         let Replay { head, sent, left, .. } = replay;
-        self.kept -= head.size() + sent.len();
+        self.kept -= head.size() + sent.capacity();
         request.restore(sent);
         (head, left)
     }
@@ -160,10 +174,8 @@ impl Engine {
 const PLACEMENTS: usize = 3;
 /// What a worker keeps of all its calls, in bytes.
 const MOST: usize = 16 << 20;
-/// How many spares there are.
-const SPARES: usize = 256;
-/// Larger ones are not kept, in bytes.
-const LARGEST: usize = 4 << 10;
+/// Room that waits to be used again, in bytes.
+const ROOM: usize = 2 << 20;
 
 #[cfg(test)]
 mod tests {
