@@ -110,11 +110,11 @@ impl Engine {
                 Role::GrpcTimeout => timeouts += 1,
                 Role::Authority => {
                     authority = true;
-                    lawful &= is_authority(line.text(&mut plain));
+                    lawful &= is_lawful(&line, &mut plain);
                 }
                 Role::Host => {
                     hosts += 1;
-                    lawful &= is_authority(line.text(&mut plain));
+                    lawful &= is_lawful(&line, &mut plain);
                 }
                 Role::Scheme => scheme = matches!(line.text(&mut plain), b"http" | b"https"),
                 _ => {}
@@ -168,3 +168,15 @@ impl Engine {
         self.context.recycle(block);
     }
 }
+
+/// Whether an authority is one, which of a field that repeats is written down on it.
+fn is_lawful(line: &Line<'_>, plain: &mut Vec<u8>) -> bool {
+    let Line::Known(field) = line else { return is_authority(line.text(plain)) };
+    if field.note() == 0 {
+        field.set_note(if is_authority(field.value()) { LAWFUL } else { UNLAWFUL });
+    }
+    field.note() == LAWFUL
+}
+
+const LAWFUL: u32 = 1;
+const UNLAWFUL: u32 = 2;
