@@ -1,11 +1,12 @@
 //! Payload on its way: from one link to another as far as each takes it, and credit back.
 
 use super::{
-    call::{CallKey, Flow, Peer},
+    call::{CallKey, Flow, Peer, StreamKey},
     engine::Engine,
     link::{Direction, Link},
     payload::Payload,
 };
+use crate::http2::connection::Context;
 
 impl Engine {
     /// Gives bytes back that nobody takes.
@@ -76,37 +77,28 @@ impl Engine {
         if !rest.is_empty() {
             flow.push(rest.bytes());
         }
-        if !flow.queued().is_empty() {
-            if !flow.waits {
-                flow.waits = true;
-                let key = CallKey { index, serial: call.serial };
-                link.waiting.push_back((key, direction));
-            }
-        } else if flow.ended && !flow.done {
-            flow.done = true;
-            match flow.trailers.take() {
-                Some(block) => {
-                    link.connection.block(to.stream, &block, true, &mut link.out);
-                    self.context.recycle(block);
-                }
-                None => link.connection.data(to.stream, &[], true, &mut link.out),
-            }
-        }
         flow.bytes += taken as u64;
+        let key = CallKey { index, serial: call.serial };
+        wait_or_end(flow, link, to.stream, (key, direction), &mut self.context);
         if !link.dirty {
             self.touch(to.link);
         }
         if let Some(from) = from
             && taken > 0
-            && let Some(link) = self.links.get_mut(from.link)
         {
-            link.connection.credit(from.stream, taken, &mut link.out);
-            if !link.dirty && !link.out.is_empty() {
-                self.touch(from.link);
-            }
+            self.credit(from, taken);
         }
         if direction == Direction::Response && self.calls[index as usize].response.done {
             self.finish(index);
+        }
+    }
+
+    /// Gives bytes back to a stream's sender, whose receiver took them.
+    fn credit(&mut self, from: StreamKey, bytes: usize) {
+        let Some(link) = self.links.get_mut(from.link) else { return };
+        link.connection.credit(from.stream, bytes, &mut link.out);
+        if !link.dirty && !link.out.is_empty() {
+            self.touch(from.link);
         }
     }
 
@@ -129,6 +121,30 @@ impl Engine {
                 Direction::Response => call.response.waits = false,
             }
             self.push(key.index, direction, Payload::NONE);
+        }
+    }
+}
+
+/// Lets what a link did not take wait for it; where nothing is left, sends the end that is due.
+fn wait_or_end(
+    flow: &mut Flow,
+    link: &mut Link,
+    stream: u32,
+    waiting: (CallKey, Direction),
+    context: &mut Context,
+) {
+    if !flow.queued().is_empty() {
+        if !std::mem::replace(&mut flow.waits, true) {
+            link.waiting.push_back(waiting);
+        }
+    } else if flow.ended && !flow.done {
+        flow.done = true;
+        match flow.trailers.take() {
+            Some(block) => {
+                link.connection.block(stream, &block, true, &mut link.out);
+                context.recycle(block);
+            }
+            None => link.connection.data(stream, &[], true, &mut link.out),
         }
     }
 }
