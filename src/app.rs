@@ -121,14 +121,11 @@ impl App {
         let mut accepting = JoinSet::new();
         let mut answering = Vec::new();
         for (config_of, socket) in config.listeners.iter().zip(listeners) {
-            let upstream = config_of.upstream.as_ref().and_then(|name| {
-                upstreams.iter().find(|upstream| **upstream.name() == **name).cloned()
-            });
             let answers =
                 Answers::new(reader.clone(), config_of.not_serving_as, config.health.details)
                     .with_agents(&config_of.not_serving_as_for);
             answering.push((config_of.name.clone(), answers.clone()));
-            let listener = Listener::new(config_of, &config.health, upstream, answers, &metrics);
+            let listener = Listener::new(config_of, &config.health, &upstreams, answers, &metrics);
             let socket = TcpListener::from_std(socket).context("cannot use a listening socket")?;
             info!(listener = config_of.name, address = %socket.local_addr()?, "listening");
             let stop = shutdown.stop.clone();

@@ -60,14 +60,18 @@ pub struct Listener {
 }
 
 impl Listener {
-    /// A listener that forwards to `upstream`, or answers health only where there is none.
+    /// A listener that forwards to the one of `upstreams` that it names, or answers health only
+    /// where it names none.
     pub fn new(
         config: &config::Listener,
         health: &config::Health,
-        upstream: Option<Arc<Upstream>>,
+        upstreams: &[Arc<Upstream>],
         answers: Answers,
         metrics: &Metrics,
     ) -> Self {
+        let upstream = config.upstream.as_ref().and_then(|name| {
+            upstreams.iter().find(|upstream| **upstream.name() == **name).cloned()
+        });
         let name: Text = config.name.as_str().into();
         let labels = RouteLabels {
             listener: name.clone(),

@@ -110,8 +110,8 @@ impl World {
         let board = Board::new(&config.health, &[Arc::clone(&upstream)], &metrics);
         let listener = &config.listeners[0];
         let answers = Answers::new(board.subscribe(), listener.not_serving_as, true);
-        let all = Some(Arc::clone(&upstream));
-        let listener = Arc::new(Listener::new(listener, &config.health, all, answers, &metrics));
+        let all = [Arc::clone(&upstream)];
+        let listener = Arc::new(Listener::new(listener, &config.health, &all, answers, &metrics));
         Self {
             relay: Relay::new(&config.limits, &metrics, &shutdown),
             listener,

@@ -1,0 +1,52 @@
+//! Listeners, as the YAML has them.
+
+use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
+
+use bytesize::ByteSize;
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use super::{super::value::Cap, NotServingAs};
+
+/// One address where clients connect.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(in crate::config) struct Listener {
+    /// The listener's name in logs and metrics. Required, unique.
+    pub(in crate::config) name: Option<String>,
+    /// IP address and port, such as `0.0.0.0:4317`. Required.
+    #[schemars(with = "Option<String>")]
+    pub(in crate::config) address: Option<SocketAddr>,
+    /// The upstream that calls are forwarded to. Default: none, the listener answers health only.
+    pub(in crate::config) upstream: Option<String>,
+    /// Default: `limits.max_connections`.
+    pub(in crate::config) max_connections: Option<u32>,
+    /// Default: `limits.max_connections_per_address`.
+    pub(in crate::config) max_connections_per_address: Option<Cap>,
+    /// Default: `limits.max_concurrent_streams`.
+    pub(in crate::config) max_concurrent_streams: Option<u32>,
+    /// Default: `limits.idle_timeout`.
+    #[serde(with = "humantime_serde")]
+    #[schemars(with = "Option<String>")]
+    pub(in crate::config) idle_timeout: Option<Duration>,
+    /// Default: `limits.max_connection_age`.
+    #[serde(with = "humantime_serde")]
+    #[schemars(with = "Option<String>")]
+    pub(in crate::config) max_connection_age: Option<Duration>,
+    /// The largest gRPC message in either direction. Default: what the backend takes, 4 MiB where
+    /// the upstream is probed by `otlp`, else 16 MiB.
+    #[schemars(with = "Option<String>")]
+    pub(in crate::config) max_message_size: Option<ByteSize>,
+    /// Overrides of the `health` section for this listener.
+    pub(in crate::config) health: ListenerHealth,
+}
+
+/// A listener's own way to answer health checks.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(in crate::config) struct ListenerHealth {
+    /// Default: `health.not_serving_as`.
+    pub(in crate::config) not_serving_as: Option<NotServingAs>,
+    /// Beside those of `health.not_serving_as_for`, or in the place of those of the same name.
+    pub(in crate::config) not_serving_as_for: BTreeMap<String, NotServingAs>,
+}

@@ -1,0 +1,121 @@
+//! Upstreams and their probes, as the YAML has them.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use super::super::value::{Quorum, Share};
+
+/// A named set of endpoints that serve the same thing.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(in crate::config) struct Upstream {
+    /// The endpoints, IP address and port each. At least one.
+    pub(in crate::config) endpoints: Vec<String>,
+    /// How the endpoints are probed. Required: without it nothing could be said of them.
+    pub(in crate::config) probe: Option<Probe>,
+    /// How many endpoints must be healthy: a count, or a share such as `"50%"`. Default: 1.
+    pub(in crate::config) min_healthy: Quorum,
+    /// Below this share of healthy endpoints, calls go to all of them. Default: `"0%"`, never.
+    pub(in crate::config) panic_threshold: Share,
+    /// How an endpoint is picked for a call. Default: `least_request`.
+    pub(in crate::config) load_balancing: LoadBalancing,
+    /// How long a TCP connect may take. Default: 1s.
+    #[serde(with = "humantime_serde")]
+    #[schemars(with = "Option<String>")]
+    pub(in crate::config) connect_timeout: Option<Duration>,
+}
+
+/// How an endpoint is picked for a call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum LoadBalancing {
+    /// The better of two random endpoints, by calls in flight.
+    #[default]
+    LeastRequest,
+    /// Each endpoint in turn.
+    RoundRobin,
+}
+
+/// How endpoints are probed.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(in crate::config) struct Probe {
+    /// From one probe's start to the next, with up to 10 % of jitter. Default: 5s.
+    #[serde(with = "humantime_serde")]
+    #[schemars(with = "Option<String>")]
+    pub(in crate::config) interval: Option<Duration>,
+    /// How long all checks of one probe may take; shorter than the interval. Default: 2s, or half
+    /// of the interval where that is shorter.
+    #[serde(with = "humantime_serde")]
+    #[schemars(with = "Option<String>")]
+    pub(in crate::config) timeout: Option<Duration>,
+    /// Passed probes in a row that make an unhealthy endpoint healthy. Default: 2.
+    pub(in crate::config) healthy_threshold: Option<u32>,
+    /// Failed probes in a row that make a healthy endpoint unhealthy. One that answers a `grpc`
+    /// check with NOT_SERVING is unhealthy at once. Where a connection that a check keeps, or a
+    /// Watch, has broken, probes follow each other at once until one passes or there are enough
+    /// of them (up to 10); else they are an interval apart. Default: 3.
+    pub(in crate::config) unhealthy_threshold: Option<u32>,
+    /// An endpoint that could not be probed for this long, for a cause on Upbeat's own side such
+    /// as a lack of file descriptors, is unknown, which counts as not healthy; longer than
+    /// the interval, its jitter and the timeout together. Default: three intervals and the timeout.
+    #[serde(with = "humantime_serde")]
+    #[schemars(with = "Option<String>")]
+    pub(in crate::config) stale_after: Option<Duration>,
+    /// A probe passes when every check passes. At least one.
+    pub(in crate::config) checks: Vec<Check>,
+}
+
+/// One part of a probe: exactly one of the keys.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(in crate::config) struct Check {
+    /// An empty OTLP Export, which every OpenTelemetry receiver answers with success.
+    pub(in crate::config) otlp: Option<PortOnly>,
+    /// A call of `grpc.health.v1.Health/Check` that must answer SERVING.
+    pub(in crate::config) grpc: Option<Grpc>,
+    /// An HTTP/1.1 GET.
+    pub(in crate::config) http: Option<Http>,
+    /// A TCP connect. The only kind that keeps no connection, so that a death is seen at the next
+    /// interval only.
+    pub(in crate::config) tcp: Option<PortOnly>,
+}
+
+/// A check that has only a port to choose.
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(in crate::config) struct PortOnly {
+    /// Default: the endpoint's own port.
+    pub(in crate::config) port: Option<u16>,
+}
+
+/// A call of `grpc.health.v1.Health/Check`.
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(in crate::config) struct Grpc {
+    /// Default: the endpoint's own port.
+    pub(in crate::config) port: Option<u16>,
+    /// The service asked for. Default: "", the server as a whole.
+    pub(in crate::config) service: String,
+    /// Metadata sent along, such as `x-scope-orgid` for a multi-tenant Tempo.
+    pub(in crate::config) metadata: BTreeMap<String, String>,
+    /// The `:authority` sent. Default: the endpoint's address.
+    pub(in crate::config) authority: Option<String>,
+    /// Hold a `Health/Watch` beside the calls of Check, so that NOT_SERVING is known when the
+    /// endpoint says it. Where it has no Watch (UNIMPLEMENTED), Check alone decides. Default: false.
+    pub(in crate::config) watch: bool,
+}
+
+/// An HTTP/1.1 GET.
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(in crate::config) struct Http {
+    /// Default: the endpoint's own port.
+    pub(in crate::config) port: Option<u16>,
+    /// Default: `/ready`.
+    pub(in crate::config) path: Option<String>,
+    /// The status that passes. Default: 200.
+    pub(in crate::config) status: Option<u16>,
+}
