@@ -18,10 +18,12 @@ mod view;
 use std::{fmt, path::Path};
 
 pub use self::checked::{
-    Check, Config, GrpcCheck, Health, HttpCheck, Listener, Probe, Service, Upstream,
+    Check, Config, GrpcCheck, Health, HttpCheck, Listener, Match, Policy, Probe, Retry, Route,
+    Service, Upstream,
 };
 pub use self::document::{
     Admin, AllDown, AllDownPolicy, Drain, Level, LoadBalancing, Log, LogFormat, NotServingAs,
+    RetryStatus,
 };
 pub use self::limits::{Frames, Limits, Priorities, Rate, WindowUpdates};
 pub use self::value::{Cap, Quorum, Share, Workers};

@@ -6,7 +6,9 @@ mod health;
 mod message;
 mod reflection;
 mod status;
+pub mod timeout;
 
+pub use self::details::retry_delay;
 pub use self::health::{
     HealthCheckRequest, HealthCheckResponse, HealthListResponse, ServingStatus,
 };

@@ -19,8 +19,10 @@ pub struct Metrics {
     methods: Arc<Mutex<HashSet<Method>>>,
     /// Forwarded and refused calls that ended.
     pub requests: Family<RequestLabels, Counter>,
-    /// Calls that were placed again, since no backend had processed them.
+    /// Calls that were placed again.
     pub retries: Family<RetryLabels, Counter>,
+    /// Calls that were ended since they took too long.
+    pub timeouts: Family<RetryLabels, Counter>,
     /// From a call's head to the end of its streams, in seconds.
     pub request_duration: Family<RouteLabels, Histogram, fn() -> Histogram>,
     /// Calls in flight.
@@ -67,14 +69,15 @@ pub struct RequestLabels {
     pub code: &'static str,
 }
 
-/// Labels of a call that is placed again.
+/// Labels of a call that is placed again, or took too long.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct RetryLabels {
     /// The listener's name.
     pub listener: Text,
     /// The upstream's name.
     pub upstream: Text,
-    /// `refused`, `goaway`, or `unsent`.
+    /// `refused`, `goaway`, `unsent`, `status`, `lost`, `reset` or `timeout`; of what took too
+    /// long `deadline`, `response`, `idle` or `call`.
     pub reason: &'static str,
 }
 
@@ -164,6 +167,7 @@ impl Metrics {
             methods: Arc::default(),
             requests: Family::default(),
             retries: Family::default(),
+            timeouts: Family::default(),
             request_duration: Family::new_with_constructor(latency),
             streams: Family::default(),
             health_answers: Family::default(),
@@ -191,7 +195,8 @@ impl Metrics {
         }
         add!(build, "build_info", "The version that runs");
         add!(metrics.requests, "requests", "Calls forwarded or refused, by their end");
-        add!(metrics.retries, "retries", "Calls placed again, since no backend had processed them");
+        add!(metrics.retries, "retries", "Calls placed again, unseen by their clients");
+        add!(metrics.timeouts, "timeouts", "Calls ended since they took too long");
         add!(
             metrics.request_duration,
             "request_duration",

@@ -1,13 +1,17 @@
 //! What a request is: a health check in one of its dialects, a call to forward, or neither.
 
 mod path;
+mod table;
 
 use std::{borrow::Cow, collections::HashSet};
 
 use http::{StatusCode, header, request::Parts};
 
 use self::path::{ALB, CHECK, LIST, REFLECTION, REFLECTION_ALPHA, WATCH};
-pub use self::path::{Path, is_authority, method};
+pub use self::{
+    path::{Path, is_authority, method},
+    table::{Candidates, Table},
+};
 use crate::grpc::{Code, Status, is_grpc};
 
 /// What to do with a request.
@@ -97,6 +101,8 @@ pub enum Fault {
     BadAuthority,
     /// Neither http nor https.
     BadScheme,
+    /// A grpc-timeout of another form than the protocol's.
+    BadTimeout,
 }
 
 impl Fault {
@@ -107,6 +113,7 @@ impl Fault {
             Self::OtherHost => Cow::Borrowed("host is not :authority"),
             Self::BadAuthority => Cow::Borrowed(":authority is no host and port"),
             Self::BadScheme => Cow::Borrowed(":scheme is neither http nor https"),
+            Self::BadTimeout => Cow::Borrowed("grpc-timeout is not up to eight digits and a unit"),
         };
         Status::new(Code::InvalidArgument, words)
     }
@@ -330,6 +337,7 @@ mod tests {
             Fault::OtherHost,
             Fault::BadAuthority,
             Fault::BadScheme,
+            Fault::BadTimeout,
         ] {
             let call =
                 Request { verb: Verb::Post, path: Path::Method, grpc: true, fault: Some(fault) };

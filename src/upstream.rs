@@ -1,6 +1,7 @@
 //! Upstreams: named sets of endpoints, what is known of each, and which one the next call takes.
 
 mod balance;
+mod budget;
 mod endpoint;
 mod history;
 
@@ -8,9 +9,10 @@ use std::{fmt, net::SocketAddr, sync::Arc, time::Duration};
 
 use tokio::sync::watch;
 
-use self::balance::Balancer;
+pub use self::budget::Retrying;
 pub use self::endpoint::{Endpoint, Health, InFlight, State};
 pub use self::history::{History, Transition};
+use self::{balance::Balancer, budget::Budget};
 use crate::config::{self, Quorum, Share};
 
 /// A named set of endpoints that serve the same thing.
@@ -22,6 +24,7 @@ pub struct Upstream {
     min_healthy: Quorum,
     panic_threshold: Share,
     balancer: Balancer,
+    budget: Budget,
     connect_timeout: Duration,
 }
 
@@ -38,6 +41,7 @@ impl Upstream {
             min_healthy: config.min_healthy,
             panic_threshold: config.panic_threshold,
             balancer: Balancer::new(config.load_balancing),
+            budget: Budget::default(),
             connect_timeout: config.connect_timeout,
         };
         upstream.reconcile(&config.endpoints);
@@ -93,6 +97,12 @@ impl Upstream {
         let admitted =
             |endpoint: &Arc<Endpoint>| (panicking || endpoint.is_healthy()) && usable(endpoint);
         self.balancer.pick(&endpoints, admitted).cloned()
+    }
+
+    /// A place for a retry, where that share of the calls in flight leaves one.
+    pub fn retry(&self, budget: Share) -> Option<Retrying> {
+        let in_flight = self.endpoints.borrow().iter().map(|endpoint| endpoint.in_flight()).sum();
+        self.budget.take(budget, in_flight)
     }
 
     /// How many of `total` endpoints must be healthy.

@@ -4,7 +4,7 @@
 use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
 
 use super::{
-    document::{Admin, AllDown, Drain, LoadBalancing, Log, NotServingAs},
+    document::{Admin, AllDown, Drain, LoadBalancing, Log, NotServingAs, RetryStatus},
     limits::Limits,
     value::{Quorum, Share, Workers},
     view::View,
@@ -38,8 +38,12 @@ pub struct Listener {
     pub name: String,
     /// Where to bind.
     pub address: SocketAddr,
-    /// The upstream that calls go to; none answers health only.
+    /// The upstream that calls go to that no route fits.
     pub upstream: Option<String>,
+    /// Where other calls go. Without these and an upstream it answers health only.
+    pub routes: Vec<Route>,
+    /// How calls are treated that no route fits.
+    pub policy: Policy,
     /// How Check says NOT_SERVING here.
     pub not_serving_as: NotServingAs,
     /// How it says so to those whose `user-agent` begins so; the longest beginning decides.
@@ -48,6 +52,66 @@ pub struct Listener {
     pub max_message_size: u64,
     /// `limits`, with this listener's overrides.
     pub limits: Limits,
+}
+
+impl Listener {
+    /// The upstreams that its calls may go to, by their names; some more than once.
+    pub fn upstreams(&self) -> impl Iterator<Item = &str> {
+        let routed = self.routes.iter().flat_map(|route| &route.upstreams);
+        self.upstream.as_deref().into_iter().chain(routed.map(|(name, _)| name.as_str()))
+    }
+}
+
+/// Where calls go that fit.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Route {
+    /// Which calls.
+    pub matches: Match,
+    /// Upstreams by their names, and weights; at least one, and one of a weight over 0.
+    pub upstreams: Vec<(String, u32)>,
+    /// How these calls are treated.
+    pub policy: Policy,
+}
+
+/// Which calls a route is for: all of it must fit.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Match {
+    /// A gRPC service's full name.
+    pub service: Option<String>,
+    /// How the path begins.
+    pub prefix: Option<String>,
+    /// The host, or host and port, in lower case.
+    pub authority: Option<String>,
+    /// Names and the value that each must have.
+    pub metadata: BTreeMap<String, String>,
+}
+
+/// How a route's calls are treated.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Policy {
+    /// From the request's end to the response's beginning.
+    pub response_timeout: Option<Duration>,
+    /// Without payload in either direction.
+    pub idle_timeout: Option<Duration>,
+    /// From beginning to end.
+    pub call_timeout: Option<Duration>,
+    /// When a call that a backend may have seen is placed again.
+    pub retry: Option<Retry>,
+}
+
+/// When a call that a backend may have seen is placed again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Retry {
+    /// Statuses that stand alone.
+    pub statuses: Vec<RetryStatus>,
+    /// Whether calls may be processed twice.
+    pub idempotent: bool,
+    /// Placements of a call, the first one included; at least 1.
+    pub attempts: u32,
+    /// The share of an upstream's calls in flight that may be retries.
+    pub budget: Share,
+    /// The longest RetryInfo that is waited for.
+    pub max_delay: Duration,
 }
 
 /// A named set of endpoints.

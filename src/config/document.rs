@@ -3,6 +3,7 @@
 
 mod health;
 mod listener;
+mod route;
 mod upstream;
 
 use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
@@ -13,10 +14,12 @@ use serde::Deserialize;
 pub(super) use self::{
     health::Health,
     listener::Listener,
+    route::{Match, Retry, Route, Timeouts},
     upstream::{Check, Grpc, Http, Probe, Upstream},
 };
 pub use self::{
     health::{AllDown, AllDownPolicy, NotServingAs},
+    route::RetryStatus,
     upstream::LoadBalancing,
 };
 use super::{limits::Limits, value::Workers};

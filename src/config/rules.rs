@@ -3,6 +3,7 @@
 mod health;
 mod limits;
 mod listener;
+mod route;
 mod upstream;
 
 use std::time::Duration;

@@ -40,4 +40,41 @@ pub(super) fn retry(status: &Status, delay: Duration) -> String {
     STANDARD_NO_PAD.encode(details.encode_to_vec())
 }
 
+/// When a `grpc-status-details-bin` bids a client come back, where it does. Receivers take it with
+/// and without padding.
+pub fn retry_delay(value: &[u8]) -> Option<Duration> {
+    let unpadded = value.split(|byte| *byte == b'=').next()?;
+    let details = Details::decode(STANDARD_NO_PAD.decode(unpadded).ok()?.as_slice()).ok()?;
+    let info = details.details.iter().find(|detail| detail.type_url.ends_with(RETRY_INFO_NAME))?;
+    let delay = RetryInfo::decode(info.value.as_slice()).ok()?.retry_delay.unwrap_or_default();
+    // Less than nothing is now.
+    Some(Duration::try_from(delay).unwrap_or_default())
+}
+
 const RETRY_INFO: &str = "type.googleapis.com/google.rpc.RetryInfo";
+const RETRY_INFO_NAME: &str = "/google.rpc.RetryInfo";
+
+#[cfg(test)]
+mod tests {
+    use base64::engine::general_purpose::STANDARD;
+
+    use super::{super::status::Code, *};
+
+    #[test]
+    fn what_is_written_is_read() {
+        let delay = Duration::from_millis(1500);
+        let text = retry(&Status::new(Code::Unavailable, "full"), delay);
+        assert_eq!(retry_delay(text.as_bytes()), Some(delay));
+        let padded = STANDARD.encode(STANDARD_NO_PAD.decode(&text).unwrap());
+        assert_eq!(retry_delay(padded.as_bytes()), Some(delay));
+    }
+
+    #[test]
+    fn what_is_none_is_none() {
+        let bare = Details { code: 14, message: String::new(), details: Vec::new() };
+        let bare = STANDARD_NO_PAD.encode(bare.encode_to_vec());
+        for text in ["", "!", "AAAA", &bare] {
+            assert_eq!(retry_delay(text.as_bytes()), None, "{text:?}");
+        }
+    }
+}

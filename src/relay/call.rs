@@ -6,11 +6,11 @@ use tokio::{task::AbortHandle, time::Instant};
 
 use super::{End, Listener, replay::Replay};
 use crate::{
-    config::NotServingAs,
+    config::{NotServingAs, Policy},
     grpc::{MessageSizes, Status},
     http2::{block::Block, field::Field},
     route::Dialect,
-    upstream::InFlight,
+    upstream::{InFlight, Retrying},
 };
 
 /// A call's place, and a number that no other call at that place has.
@@ -41,6 +41,22 @@ pub(super) struct Call {
     pub(super) response: Flow,
     /// Whether the response's head was sent.
     pub(super) answered: bool,
+    /// Which of the listener's ways it takes, and which of its targets.
+    pub(super) way: u16,
+    pub(super) target: u16,
+    /// When it began, when its client gives it up, and when payload moved last, in milliseconds.
+    pub(super) begun: u64,
+    pub(super) deadline: u64,
+    pub(super) moved_at: u64,
+    /// Its place among the retries of an upstream.
+    pub(super) retrying: Option<Retrying>,
+}
+
+impl Call {
+    /// How it is treated.
+    pub(super) fn policy(&self) -> &Policy {
+        &self.listener.ways[usize::from(self.way)].policy
+    }
 }
 
 /// How a call is counted.
@@ -79,6 +95,8 @@ pub(super) struct Opening {
     pub(super) first: Range<usize>,
     /// The endpoint that it waits for.
     pub(super) waits_for: Option<InFlight>,
+    /// Targets without an endpoint for it.
+    pub(super) passed: Vec<u16>,
     /// Endpoints that could not be reached.
     pub(super) tried: Vec<SocketAddr>,
     /// Endpoints that had the call and gave it back.

@@ -2,7 +2,7 @@
 
 use super::{
     End, Listener,
-    call::{Call, CallKey, Label, Local, Peer},
+    call::{Call, CallKey, Label, Peer},
     engine::Engine,
     link::Direction,
     payload::Payload,
@@ -148,7 +148,8 @@ impl Engine {
     /// Takes a call out, counts it, and gives back what it held.
     fn remove_call(&mut self, index: u32) {
         let call = self.calls.remove(index as usize);
-        let Call { listener, client, started, label, end, peer, request, response, .. } = call;
+        let Call { listener, client, started, label, end, peer, request, response, target, .. } =
+            call;
         let (unsent, unread) = (request.uncredited(), response.uncredited());
         let forwarded = !matches!(label, Label::Health);
         match peer {
@@ -175,25 +176,27 @@ impl Engine {
             link.quiet_since = self.context.now;
         }
         if forwarded {
-            listener.streams.dec();
+            let took = self.clock.duration_since(started);
+            let counted = &listener.targets[usize::from(target)];
+            counted.streams.dec();
+            counted.duration.observe(took.as_secs_f64());
             listener.requested.inc_by(request.bytes);
             listener.responded.inc_by(response.bytes);
-            listener.duration.observe(self.clock.duration_since(started).as_secs_f64());
-            self.count(&listener, label, end.unwrap_or(End::Reset));
+            self.count(&listener, target, label, end.unwrap_or(End::Reset));
         }
     }
 
-    fn count(&mut self, listener: &Listener, label: Label, end: End) {
+    fn count(&mut self, listener: &Listener, target: u16, label: Label, end: End) {
         match (label, end) {
             (Label::Health, _) => {}
             (Label::Known(method), End::Status(Code::Ok)) => {
-                self.methods[method as usize].ended_well();
+                self.methods[method as usize].ended_well(listener, target);
             }
             (Label::Known(method), end) => {
-                listener.ended(self.methods[method as usize].path(), end);
+                listener.ended(Some(target), self.methods[method as usize].path(), end);
             }
             (Label::Path(path, field), end) => {
-                listener.ended(&path, end);
+                listener.ended(Some(target), &path, end);
                 // A method that a backend has, on a path that repeats: known from now on.
                 if let Some(field) = field
                     && end == End::Status(Code::Ok)
@@ -202,44 +205,6 @@ impl Engine {
                     self.methods.push(super::own::Method::new(&path, listener));
                     field.set_note(self.methods.len() as u32);
                 }
-            }
-        }
-    }
-
-    /// Ends what lingers and what was asked too slowly.
-    pub(super) fn end_late(&mut self) {
-        let now = self.context.now;
-        let mut late = Vec::new();
-        self.lingering.retain(|(at, until)| {
-            let waits = *until > now;
-            if !waits {
-                late.push(*at);
-            }
-            waits
-        });
-        for at in late {
-            if let Some(link) = self.links.get_mut(at.link) {
-                link.connection.reset(at.stream, Reason::NO_ERROR, &mut link.out);
-                self.touch(at.link);
-            }
-        }
-        let slow: Vec<u32> = self
-            .calls
-            .iter()
-            .filter(|(_, call)| match &call.peer {
-                Peer::Local(Local { asked: Some(asked), .. }) => asked.until <= now,
-                Peer::Reflection(stream) => {
-                    let link = self.links.get(call.client.link);
-                    stream.until <= now || stream.asked && link.is_some_and(|link| link.draining)
-                }
-                _ => false,
-            })
-            .map(|(index, _)| index as u32)
-            .collect();
-        for index in slow {
-            match self.calls[index as usize].peer {
-                Peer::Reflection(_) => self.end_silent_reflection(index),
-                _ => self.reset_client(index, Reason::CANCEL),
             }
         }
     }

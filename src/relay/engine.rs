@@ -16,7 +16,7 @@ use super::{
     links::Links,
     own::{Method, Own},
     payload::Payload,
-    replay::{Replays, Unprocessed},
+    replay::{Again, Replays},
     turn::millis,
 };
 use crate::{
@@ -52,6 +52,8 @@ pub(super) struct Engine {
     pub(super) sending: Vec<usize>,
     /// Streams that are answered and whose client goes on, and until when it may.
     pub(super) lingering: Vec<(StreamKey, u64)>,
+    /// Calls that are placed again after a while, and when.
+    pub(super) delayed: Vec<(CallKey, u64)>,
     /// What the engine cannot do itself, since it takes time.
     pub(super) commands: Vec<Command>,
     serials: u64,
@@ -90,6 +92,7 @@ impl Engine {
             opening: Vec::new(),
             sending: Vec::new(),
             lingering: Vec::new(),
+            delayed: Vec::new(),
             commands: Vec::new(),
             serials: 0,
             most_links: limits.max_upstream_connections as usize,
@@ -105,6 +108,7 @@ impl Engine {
             && self.dirty.is_empty()
             && self.opening.is_empty()
             && self.lingering.is_empty()
+            && self.delayed.is_empty()
             && self.commands.is_empty()
             && self.replays.is_empty()
     }
@@ -266,6 +270,12 @@ impl Engine {
             request,
             response: Flow::new(Some(listener.max_message_size)),
             answered: false,
+            way: 0,
+            target: 0,
+            begun: self.context.now,
+            deadline: u64::MAX,
+            moved_at: self.context.now,
+            retrying: None,
         };
         let index = self.calls.insert(call) as u32;
         self.links[client.link].connection.mark(client.stream, index);
@@ -306,7 +316,8 @@ impl Engine {
                         && peer.at.link == id
                     {
                         let unsent = link.taken() < peer.head_end;
-                        self.endpoint_lost(index, unsent.then_some(Unprocessed::Unsent), &why);
+                        let how = if unsent { Again::Unsent } else { Again::Lost };
+                        self.endpoint_lost(index, how, &why);
                     }
                 }
             }

@@ -11,13 +11,14 @@ use std::{
 use super::{
     call::{CallKey, Forwarded, Opening, Peer, StreamKey},
     engine::{Command, Engine},
+    late::Late,
     link::{Direction, Kind},
     payload::Payload,
-    replay::Unprocessed,
+    replay::Again,
 };
 use crate::{
-    grpc::Status,
-    http2::{frame::Reason, identity::ByIdentity},
+    grpc::{Status, timeout},
+    http2::{field::Role, frame::Reason, identity::ByIdentity},
     upstream::{Endpoint, Upstream},
 };
 
@@ -99,8 +100,13 @@ impl Engine {
     /// Opens a call's stream on the endpoint that is picked for it, or lets it wait for a
     /// connection. `payload` comes after what is queued of the request.
     pub(super) fn place(&mut self, key: CallKey, payload: Payload<'_>) {
+        let now = self.context.now;
         let Some(call) = self.call(key) else { return };
         let client = call.client.link;
+        if call.deadline <= now {
+            self.discard(client, payload.len());
+            return self.end_call(key.index, Late::Deadline);
+        }
         if let Some(link) = self.find_link(key) {
             self.open(key.index, link, payload);
         } else if let Some(call) = self.call(key) {
@@ -117,12 +123,14 @@ impl Engine {
             let call = self.calls.get_mut(key.index as usize)?;
             let listener = Arc::clone(&call.listener);
             let Peer::Opening(opening) = &mut call.peer else { return None };
-            let upstream = listener.upstream.as_ref().expect("a listener that forwards has one");
+            let upstream = &listener.targets[usize::from(call.target)].upstream;
             if opening.waits_for.is_none() {
                 let Some(endpoint) = pick(&self.lanes, upstream, opening) else {
                     let none = || format!("no healthy endpoint in upstream {upstream}");
-                    let why = opening.why.take().unwrap_or_else(none);
-                    self.fail(key.index, &Status::unavailable(why));
+                    opening.why.get_or_insert_with(none);
+                    if self.pass_target(key.index) {
+                        continue;
+                    }
                     return None;
                 };
                 opening.waits_for = Some(endpoint.start());
@@ -166,14 +174,38 @@ impl Engine {
         }
     }
 
+    /// Turns a call to another target of its way, or ends it where none is left.
+    fn pass_target(&mut self, index: u32) -> bool {
+        let call = &mut self.calls[index as usize];
+        let Peer::Opening(opening) = &mut call.peer else { return false };
+        opening.passed.push(call.target);
+        let Some(next) = call.listener.ways[usize::from(call.way)].beside(&opening.passed) else {
+            let why = opening.why.take().unwrap_or_default();
+            self.fail(index, &Status::unavailable(why));
+            return false;
+        };
+        call.listener.targets[usize::from(call.target)].streams.dec();
+        call.listener.targets[usize::from(next)].streams.inc();
+        call.target = next;
+        true
+    }
+
     /// Opens the stream, and sends what has come of the request.
     fn open(&mut self, index: u32, id: usize, payload: Payload<'_>) {
         let call = &mut self.calls[index as usize];
         let Peer::Opening(opening) = &mut call.peer else { return };
-        let (head, left) = (std::mem::take(&mut opening.head), std::mem::take(&mut opening.left));
+        let (mut head, left) =
+            (std::mem::take(&mut opening.head), std::mem::take(&mut opening.left));
         let in_flight = opening.waits_for.take().expect("it was picked for an endpoint");
         let link = &mut self.links[id];
         let bodiless = opening.bodiless;
+        let now = self.context.now;
+        if call.deadline != u64::MAX && now > call.begun {
+            // What the proxy took of it is not the endpoint's any more.
+            let left = timeout::format(call.deadline.saturating_sub(now));
+            head.replace(Role::GrpcTimeout, left.as_bytes());
+        }
+        call.moved_at = now;
         self.buffers.supply(&mut link.out);
         let stream = link.connection.open(index, &head, bodiless, &mut link.out);
         call.request.done = bodiless;
@@ -274,7 +306,7 @@ impl Engine {
         let calls: Vec<u32> = link.connection.calls_above(last).collect();
         let why = format!("GOAWAY {reason} did not take the call up");
         for index in calls {
-            self.endpoint_lost(index, Some(Unprocessed::GoAway), &why);
+            self.endpoint_lost(index, Again::GoAway, &why);
         }
     }
 

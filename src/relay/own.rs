@@ -13,6 +13,7 @@ use crate::{
         field::{Field, Fields, Name},
     },
     metrics::Text,
+    route::Candidates,
 };
 
 /// Fields of the relay's own responses.
@@ -90,7 +91,9 @@ impl Own {
 pub(super) struct Method {
     path: Box<[u8]>,
     listener: Text,
-    ok: Counter,
+    candidates: Candidates,
+    /// Calls that went well, by target.
+    ok: Vec<Option<Counter>>,
 }
 
 impl Method {
@@ -98,7 +101,8 @@ impl Method {
         Self {
             path: path.into(),
             listener: listener.name.clone(),
-            ok: listener.requests(path, Code::Ok.name(), true),
+            candidates: listener.candidates(path),
+            ok: vec![None; listener.targets.len()],
         }
     }
 
@@ -111,8 +115,16 @@ impl Method {
         &self.path
     }
 
+    /// The ways that its calls may take.
+    pub(super) fn candidates(&self) -> &Candidates {
+        &self.candidates
+    }
+
     /// Counts a call that went well, the common case.
-    pub(super) fn ended_well(&self) {
-        self.ok.inc();
+    pub(super) fn ended_well(&mut self, listener: &Listener, target: u16) {
+        let ok = &mut self.ok[usize::from(target)];
+        let path = &self.path;
+        ok.get_or_insert_with(|| listener.requests(Some(target), path, Code::Ok.name(), true))
+            .inc();
     }
 }

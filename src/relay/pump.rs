@@ -78,6 +78,7 @@ impl Engine {
             flow.push(rest.bytes());
         }
         flow.bytes += taken as u64;
+        call.moved_at = self.context.now;
         let key = CallKey { index, serial: call.serial };
         wait_or_end(flow, link, to.stream, (key, direction), &mut self.context);
         if !link.dirty {

@@ -1,13 +1,18 @@
-//! Calls that no backend has processed: what is kept of them to be placed again, and how they are.
+//! Calls that are placed again: what is kept of them for it, and when they are.
 
 use std::net::SocketAddr;
 
 use super::{
-    call::{Flow, Opening, Peer},
+    call::{CallKey, Flow, Opening, Peer},
     engine::Engine,
     payload::Payload,
+    turn::millis,
 };
-use crate::http2::{block::Block, connection::Context, frame::Reason};
+use crate::{
+    config::Retry,
+    grpc::{Code, retry_delay},
+    http2::{block::Block, connection::Context, frame::Reason},
+};
 
 /// What another endpoint needs of a call: kept until its response's head has come.
 #[derive(Debug)]
@@ -21,25 +26,53 @@ pub(super) struct Replay {
     sent: Vec<u8>,
 }
 
-/// How it is known that a call was not processed (RFC 9113, 8.7).
+/// Why a call is to be placed again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Unprocessed {
-    /// Its stream was reset by REFUSED_STREAM.
+pub(super) enum Again {
+    /// Its stream was reset by REFUSED_STREAM: not processed (RFC 9113, 8.7).
     Refused,
-    /// Its stream is above the last one of a GOAWAY.
+    /// Its stream is above the last one of a GOAWAY: not processed.
     GoAway,
-    /// The connection ended before the socket had taken the whole head.
+    /// The connection ended before the socket had taken the whole head: not processed.
     Unsent,
+    /// The endpoint answered with a status that its route lets be tried again.
+    Status,
+    /// The connection ended, and who knows how far the endpoint came.
+    Lost,
+    /// So did its stream, by a reset.
+    Reset,
+    /// No response came in time.
+    Timeout,
 }
 
-impl Unprocessed {
+impl Again {
     /// As a metric has it.
     fn label(self) -> &'static str {
         match self {
             Self::Refused => "refused",
             Self::GoAway => "goaway",
             Self::Unsent => "unsent",
+            Self::Status => "status",
+            Self::Lost => "lost",
+            Self::Reset => "reset",
+            Self::Timeout => "timeout",
         }
+    }
+
+    /// How often such a call is placed in all, where `retry` is what its route says.
+    fn attempts(self, retry: Option<&Retry>) -> usize {
+        match self {
+            Self::Refused | Self::GoAway | Self::Unsent => PLACEMENTS,
+            Self::Status => retry.map_or(0, |retry| retry.attempts as usize),
+            Self::Lost | Self::Reset | Self::Timeout => {
+                retry.filter(|retry| retry.idempotent).map_or(0, |retry| retry.attempts as usize)
+            }
+        }
+    }
+
+    /// Whether it counts against the budget: where the backend may have worked for it.
+    fn costs(self) -> bool {
+        !matches!(self, Self::Refused | Self::GoAway | Self::Unsent)
     }
 }
 
@@ -135,13 +168,22 @@ impl Replays {
 }
 
 impl Engine {
-    /// Places a call again that an endpoint has not processed, with what was sent of it. False
-    /// where it must end: what it needs is not kept, it was answered, or it was placed enough.
-    pub(super) fn place_again(&mut self, index: u32, how: Unprocessed, why: &str) -> bool {
+    /// Places a call again after `delay` milliseconds, with what was sent of it. False where it
+    /// must end: what it needs is not kept, it was answered, or it was placed enough.
+    pub(super) fn place_again(&mut self, index: u32, how: Again, why: &str, delay: u64) -> bool {
         let Some(call) = self.calls.get_mut(index as usize) else { return false };
+        let retry = call.listener.ways[usize::from(call.way)].policy.retry.as_ref();
         let Peer::Endpoint(peer) = &mut call.peer else { return false };
-        if peer.replay.as_ref().is_none_or(|replay| replay.left.len() + 1 >= PLACEMENTS) {
+        let most = how.attempts(retry);
+        if peer.replay.as_ref().is_none_or(|replay| replay.left.len() + 1 >= most) {
             return false;
+        }
+        if let Some(retry) = retry.filter(|_| how.costs() && call.retrying.is_none()) {
+            let upstream = &call.listener.targets[usize::from(call.target)].upstream;
+            call.retrying = upstream.retry(retry.budget);
+            if call.retrying.is_none() {
+                return false;
+            }
         }
         let Some(replay) = peer.replay.take() else { return false };
         let (at, bodiless) = (peer.at, replay.bodiless);
@@ -154,23 +196,74 @@ impl Engine {
             new: false,
             first: 0..0,
             waits_for: None,
+            passed: Vec::new(),
             tried: Vec::new(),
             left,
             why: Some(why.to_owned()),
         });
-        call.listener.retried(how.label());
+        call.listener.retried(call.target, how.label());
         if let Some(link) = self.links.get_mut(at.link) {
             link.connection.reset(at.stream, Reason::CANCEL, &mut link.out);
             self.touch(at.link);
         }
         self.freed(at.link);
         let key = self.key(index);
-        self.place(key, Payload::NONE);
+        match delay {
+            0 => self.place(key, Payload::NONE),
+            _ => self.delayed.push((key, self.context.now + delay)),
+        }
         true
+    }
+
+    /// Places a call again whose endpoint answered with nothing but a status, where its route says
+    /// so of this one.
+    pub(super) fn place_after_status(&mut self, index: u32, code: Code, block: &Block) -> bool {
+        let call = &self.calls[index as usize];
+        let Peer::Endpoint(peer) = &call.peer else { return false };
+        let Some(retry) = &call.policy().retry else { return false };
+        let Some(replay) = &peer.replay else { return false };
+        if !retry.statuses.iter().any(|status| *status as u8 == code as u8) {
+            return false;
+        }
+        let told = block.first_of(DETAILS).and_then(|details| retry_delay(&details));
+        if code == Code::ResourceExhausted && told.is_none() {
+            // Without one it will not get better (OTLP specification, Throttling).
+            return false;
+        }
+        let delay = told.map_or_else(|| pause(replay.left.len()), millis);
+        let now = self.context.now;
+        if delay > millis(retry.max_delay) || now.saturating_add(delay) >= call.deadline {
+            return false;
+        }
+        let why = format!("{} answered {code}", peer.in_flight.endpoint().address());
+        self.place_again(index, Again::Status, &why, delay)
+    }
+
+    /// Places the calls again whose delay is over.
+    pub(super) fn place_delayed(&mut self) {
+        let now = self.context.now;
+        let due: Vec<CallKey> =
+            self.delayed.extract_if(.., |(_, at)| *at <= now).map(|(key, _)| key).collect();
+        for key in due {
+            if self.is_opening(key) {
+                self.place(key, Payload::NONE);
+            }
+        }
     }
 }
 
-/// How often a call is placed at most: what several endpoints refuse, the next one will as well.
+/// How long to wait before another retry, in milliseconds: the first goes elsewhere at once.
+fn pause(retries: usize) -> u64 {
+    match retries {
+        0 => 0,
+        _ => (FIRST_PAUSE << retries.min(6)) + fastrand::u64(..FIRST_PAUSE),
+    }
+}
+
+const DETAILS: &[u8] = b"grpc-status-details-bin";
+/// In milliseconds.
+const FIRST_PAUSE: u64 = 25;
+/// How often a call that was not processed is placed at most: what several endpoints refuse, the next one will as well.
 const PLACEMENTS: usize = 3;
 /// What a worker keeps of all its calls, in bytes.
 const MOST: usize = 16 << 20;

@@ -1,6 +1,6 @@
 //! A request's head: what it comes to, and where it goes.
 
-use std::{rc::Rc, sync::Arc};
+use std::{rc::Rc, sync::Arc, time::Duration};
 
 use super::{
     End, Listener,
@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     answer::HttpCheck,
-    grpc::{Code, Status, is_grpc},
+    grpc::{Code, Status, is_grpc, timeout},
     http2::{block::Block, field::Role, hpack::Line},
     route::{Dialect, Fault, Path, Refusal, Request, Route, Verb, is_authority},
 };
@@ -20,21 +20,34 @@ impl Engine {
     pub(super) fn request_head(&mut self, client: StreamKey, block: Block, end: bool) {
         let Kind::Client(listener) = &self.links[client.link].kind else { return };
         let listener = Arc::clone(listener);
-        let (request, label) = self.read_head(&listener, &block);
+        let Head { request, label, timeout } = self.read_head(&listener, &block);
         match listener.router.route(&request) {
             Route::Forward => {
-                listener.streams.inc();
+                let Some(way) = self.way(&listener, &label, &block) else {
+                    let status = Status::new(Code::Unimplemented, "no route for this call");
+                    return self.refuse(&listener, client, block, &label, end, &status);
+                };
+                let target = listener.ways[usize::from(way)].choose();
+                let target = target.expect("a checked route has a weight over 0");
+                listener.targets[usize::from(target)].streams.inc();
                 let opening = Opening {
                     head: block,
                     bodiless: end,
                     new: true,
                     first: 0..0,
                     waits_for: None,
+                    passed: Vec::new(),
                     tried: Vec::new(),
                     left: Vec::new(),
                     why: None,
                 };
                 let key = self.add_call(&listener, client, label, Peer::Opening(opening), end);
+                let call = &mut self.calls[key.index as usize];
+                (call.way, call.target) = (way, target);
+                if let Some(timeout) = timeout {
+                    let left = u64::try_from(timeout.as_nanos().div_ceil(1_000_000));
+                    call.deadline = call.begun.saturating_add(left.unwrap_or(u64::MAX));
+                }
                 self.opening.push(key);
             }
             Route::Health(Dialect::Http) => {
@@ -60,13 +73,7 @@ impl Engine {
                 self.context.recycle(block);
             }
             Route::Refuse(Refusal::Grpc(status)) => {
-                if let Label::Path(path, _) = &label {
-                    listener.ended(path, End::Refused(status.code));
-                }
-                let local = Peer::Local(Local { asked: None, watch: None });
-                let key = self.add_call(&listener, client, Label::Health, local, end);
-                self.fail(key.index, &status);
-                self.context.recycle(block);
+                self.refuse(&listener, client, block, &label, end, &status);
             }
             Route::Health(dialect) => {
                 listener.answered(dialect);
@@ -76,12 +83,49 @@ impl Engine {
         }
     }
 
+    /// Turns a call away in gRPC's words.
+    fn refuse(
+        &mut self,
+        listener: &Arc<Listener>,
+        client: StreamKey,
+        block: Block,
+        label: &Label,
+        end: bool,
+        status: &Status,
+    ) {
+        let refused = End::Refused(status.code);
+        match label {
+            Label::Path(path, _) => listener.ended(None, path, refused),
+            Label::Known(method) => {
+                listener.ended(None, self.methods[*method as usize].path(), refused);
+            }
+            Label::Health => {}
+        }
+        let local = Peer::Local(Local { asked: None, watch: None });
+        let key = self.add_call(listener, client, Label::Health, local, end);
+        self.fail(key.index, status);
+        self.context.recycle(block);
+    }
+
+    /// The way that a call takes, which is known by its path alone in most cases.
+    fn way(&self, listener: &Listener, label: &Label, block: &Block) -> Option<u16> {
+        let value = |name: &str| block.only(name.as_bytes());
+        match label {
+            Label::Known(method) => {
+                listener.way(self.methods[*method as usize].candidates(), value)
+            }
+            Label::Path(path, _) => listener.way(&listener.candidates(path), value),
+            Label::Health => None,
+        }
+    }
+
     /// What a head comes to. What a field that repeats means is written down on it.
-    fn read_head(&mut self, listener: &Listener, block: &Block) -> (Request, Label) {
+    fn read_head(&mut self, listener: &Listener, block: &Block) -> Head {
         let mut request =
             Request { verb: Verb::Other, path: Path::Other, grpc: false, fault: None };
         let mut label = Label::Path(Box::default(), None);
         let (mut content_types, mut timeouts, mut tes) = (0, 0, 0);
+        let mut timeout = None;
         let (mut authority, mut hosts, mut lawful, mut scheme) = (false, 0, true, false);
         let mut plain = Vec::new();
         for line in block.lines() {
@@ -107,7 +151,10 @@ impl Engine {
                     request.grpc = is_grpc(line.text(&mut plain));
                 }
                 Role::Te => tes += 1,
-                Role::GrpcTimeout => timeouts += 1,
+                Role::GrpcTimeout => {
+                    timeouts += 1;
+                    timeout = timeout::parse(line.text(&mut plain));
+                }
                 Role::Authority => {
                     authority = true;
                     lawful &= is_lawful(&line, &mut plain);
@@ -137,10 +184,12 @@ impl Engine {
             Some(Fault::BadAuthority)
         } else if !scheme {
             Some(Fault::BadScheme)
+        } else if timeouts > 0 && timeout.is_none() {
+            Some(Fault::BadTimeout)
         } else {
             None
         };
-        (request, label)
+        Head { request, label, timeout }
     }
 
     /// Whether a path's note names one of this listener's methods.
@@ -167,6 +216,14 @@ impl Engine {
         }
         self.context.recycle(block);
     }
+}
+
+/// What a request's head comes to.
+struct Head {
+    request: Request,
+    label: Label,
+    /// How long its client waits.
+    timeout: Option<Duration>,
 }
 
 /// Whether an authority is one, which of a field that repeats is written down on it.

@@ -1,8 +1,6 @@
 //! What endpoints do: responses, their payload, and their end.
 
-use super::{
-    End, call::Peer, engine::Engine, link::Direction, payload::Payload, replay::Unprocessed,
-};
+use super::{End, call::Peer, engine::Engine, link::Direction, payload::Payload, replay::Again};
 use crate::{
     grpc::{Code, Status, is_grpc},
     http2::{block::Block, field::Role, frame::Reason},
@@ -18,11 +16,19 @@ impl Engine {
         if let Some(link) = self.links.get_mut(peer.at.link) {
             link.served = true;
         }
+        let grpc = status == 200 && block.first_is(Role::ContentType, is_grpc);
+        let code = code(&block);
+        if let (true, true, Some(code)) = (grpc, end, code)
+            && code != Code::Ok
+            && self.place_after_status(index, code, &block)
+        {
+            return self.context.recycle(block);
+        }
+        let call = &mut self.calls[index as usize];
+        let Peer::Endpoint(peer) = &mut call.peer else { return };
         if let Some(replay) = peer.replay.take() {
             self.replays.end(replay, &mut self.context);
         }
-        let grpc = status == 200 && block.first_is(Role::ContentType, is_grpc);
-        let code = code(&block);
         call.end = Some(code.map_or(End::Http, End::Status));
         peer.missing = grpc.then(missing);
         if !grpc {
@@ -103,21 +109,23 @@ impl Engine {
         if self.calls[index as usize].response.ended {
             return;
         }
-        let refused = reason == Reason::REFUSED_STREAM;
-        let why = "every endpoint refused the call";
-        if !refused || !self.place_again(index, Unprocessed::Refused, why) {
+        let (how, why) = match reason {
+            Reason::REFUSED_STREAM => (Again::Refused, "every endpoint refused the call"),
+            _ => (Again::Reset, "the endpoint reset the call"),
+        };
+        if !self.place_again(index, how, why, 0) {
             self.reset_client(index, reason);
         }
     }
 
     /// The endpoint's connection is gone, or did not take the stream up. A response that is whole
-    /// is still brought to the client. `how` where the call was certainly not processed.
-    pub(super) fn endpoint_lost(&mut self, index: u32, how: Option<Unprocessed>, why: &str) {
+    /// is still brought to the client.
+    pub(super) fn endpoint_lost(&mut self, index: u32, how: Again, why: &str) {
         if self.calls.get(index as usize).is_none_or(|call| call.response.ended) {
             return;
         }
         let why = format!("upstream connection lost: {why}");
-        if !how.is_some_and(|how| self.place_again(index, how, &why)) {
+        if !self.place_again(index, how, &why, 0) {
             self.fail(index, &Status::unavailable(why));
         }
     }

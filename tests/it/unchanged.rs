@@ -49,7 +49,7 @@ const HOP_BY_HOP: [&str; 5] = [
 #[tokio::test]
 async fn an_export_arrives_as_it_was_sent_both_ways() {
     let request = call(
-        "te=trailers grpc-timeout=30S grpc-encoding=gzip user-agent=grpc-go/1.76.0 \
+        "te=trailers grpc-encoding=gzip user-agent=grpc-go/1.76.0 \
          grpc-accept-encoding=identity,deflate,gzip x-scope-orgid=tenant-7 \
          tracestate=congo=t61rcWkgMzE,rojo=00f067aa \
          traceparent=00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",

@@ -106,7 +106,7 @@ impl Front {
 
 impl Port {
     fn of(listener: &Listener, name: String, health: &Health) -> Self {
-        let upstream = listener.upstream.clone();
+        let upstream = listener.upstreams().next().map(str::to_owned);
         let own = upstream.as_deref().map(|upstream| own_service(health, upstream));
         Self {
             name,

@@ -6,7 +6,11 @@ use bytesize::ByteSize;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::{super::value::Cap, NotServingAs};
+use super::{
+    super::value::Cap,
+    NotServingAs,
+    route::{Retry, Route, Timeouts},
+};
 
 /// One address where clients connect.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
@@ -19,6 +23,12 @@ pub(in crate::config) struct Listener {
     pub(in crate::config) address: Option<SocketAddr>,
     /// The upstream that calls are forwarded to. Default: none, the listener answers health only.
     pub(in crate::config) upstream: Option<String>,
+    /// Where calls go instead, by the first route that fits. Default: none.
+    pub(in crate::config) routes: Vec<Route>,
+    /// How long calls may take, beside what their clients say by grpc-timeout.
+    pub(in crate::config) timeouts: Timeouts,
+    /// When a call that a backend may have seen is placed again. Default: never.
+    pub(in crate::config) retry: Option<Retry>,
     /// Default: `limits.max_connections`.
     pub(in crate::config) max_connections: Option<u32>,
     /// Default: `limits.max_connections_per_address`.

@@ -9,7 +9,7 @@ use bytesize::ByteSize;
 
 use super::{
     super::{
-        checked::{Listener, Upstream},
+        checked::{Listener, Policy, Upstream},
         document::{self, NotServingAs},
         limits::Limits,
         lines::join,
@@ -32,10 +32,11 @@ impl Checker<'_> {
             let name = self.listener_name(&format!("{path}.name"), raw.name, &listeners);
             let address =
                 self.listener_address(&format!("{path}.address"), raw.address, &listeners);
-            let upstream = raw
-                .upstream
-                .as_deref()
-                .and_then(|name| self.upstream_named(&format!("{path}.upstream"), name, upstreams));
+            if let Some(name) = &raw.upstream {
+                self.upstream_named(&format!("{path}.upstream"), name, upstreams);
+            }
+            let policy = self.policy(&path, raw.timeouts, raw.retry, &Policy::default());
+            let routes = self.routes(&path, raw.routes, &policy, upstreams);
             self.at_least_one(&format!("{path}.max_connections"), raw.max_connections);
             self.at_least_one(
                 &format!("{path}.max_concurrent_streams"),
@@ -55,25 +56,25 @@ impl Checker<'_> {
                 max_connection_age: raw.max_connection_age.unwrap_or(limits.max_connection_age),
                 ..*limits
             };
-            let default_size = match upstream {
-                Some(upstream) if upstream.is_otlp() => ByteSize::mib(4),
-                _ => ByteSize::mib(16),
-            };
-            let max_message_size = raw.max_message_size.unwrap_or(default_size);
-            if max_message_size.as_u64() == 0 {
+            if raw.max_message_size.is_some_and(|size| size.as_u64() == 0) {
                 self.problem(&format!("{path}.max_message_size"), "must be more than 0");
             }
             let agents = format!("{path}.health.not_serving_as_for");
             let agents = self.agents(&agents, health, raw.health.not_serving_as_for);
-            listeners.push(Listener {
+            let mut listener = Listener {
                 name,
                 address,
                 upstream: raw.upstream,
+                routes,
+                policy,
                 not_serving_as: raw.health.not_serving_as.unwrap_or(health.not_serving_as),
                 not_serving_as_for: agents,
-                max_message_size: max_message_size.as_u64(),
+                max_message_size: 0,
                 limits,
-            });
+            };
+            let size = raw.max_message_size.unwrap_or_else(|| default_size(&listener, upstreams));
+            listener.max_message_size = size.as_u64();
+            listeners.push(listener);
         }
         listeners
     }
@@ -122,6 +123,17 @@ impl Checker<'_> {
             self.problem(path, message);
         }
         address
+    }
+}
+
+/// What its backends take: an OpenTelemetry receiver 4 MiB, Tempo's own gRPC 16.
+fn default_size(listener: &Listener, upstreams: &[Upstream]) -> ByteSize {
+    let mut named =
+        listener.upstreams().map(|name| upstreams.iter().find(|other| other.name == name));
+    let otlp = |upstream: Option<&Upstream>| upstream.is_some_and(Upstream::is_otlp);
+    match named.next() {
+        Some(first) if otlp(first) && named.all(otlp) => ByteSize::mib(4),
+        _ => ByteSize::mib(16),
     }
 }
 

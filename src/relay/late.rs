@@ -1,0 +1,133 @@
+//! What ends because a call takes too long: by its client's own word, or by its route's.
+
+use std::time::Duration;
+
+use humantime::format_duration;
+
+use super::{
+    call::{Call, Local, Peer},
+    engine::Engine,
+    replay::Again,
+    turn::millis,
+};
+use crate::{
+    grpc::{Code, Status},
+    http2::frame::Reason,
+};
+
+/// What a call is late for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Late {
+    /// The message of a health check.
+    Message,
+    /// A question of reflection.
+    Question,
+    /// The end that its client has set.
+    Deadline,
+    /// The beginning of its response.
+    Response(Duration),
+    /// More payload.
+    Payload(Duration),
+    /// The end that its route has set.
+    End(Duration),
+}
+
+impl Late {
+    /// As a metric has it.
+    fn label(self) -> &'static str {
+        match self {
+            Self::Message | Self::Question | Self::Deadline => "deadline",
+            Self::Response(_) => "response",
+            Self::Payload(_) => "idle",
+            Self::End(_) => "call",
+        }
+    }
+
+    /// What the client is told: 4 is for its own deadline alone.
+    fn status(self) -> Status {
+        let within =
+            |what, bound| Status::unavailable(format!("{what} within {}", format_duration(bound)));
+        match self {
+            Self::Message | Self::Question | Self::Deadline => {
+                Status::new(Code::DeadlineExceeded, "deadline exceeded")
+            }
+            Self::Response(bound) => within("no response", bound),
+            Self::Payload(bound) => within("nothing passed", bound),
+            Self::End(bound) => within("not over", bound),
+        }
+    }
+}
+
+impl Engine {
+    /// Ends what lingers and what is late, and places what was put off.
+    pub(super) fn end_late(&mut self) {
+        self.end_lingering();
+        self.place_delayed();
+        let late = self.calls.iter();
+        let late: Vec<_> =
+            late.filter_map(|(index, call)| Some((index as u32, self.late(call)?))).collect();
+        for (index, late) in late {
+            // One that ends may take another with it.
+            if self.calls.contains(index as usize) {
+                self.end_call(index, late);
+            }
+        }
+    }
+
+    fn end_lingering(&mut self) {
+        let now = self.context.now;
+        let late = self.lingering.extract_if(.., |(_, until)| *until <= now);
+        for (at, _) in late.collect::<Vec<_>>() {
+            if let Some(link) = self.links.get_mut(at.link) {
+                link.connection.reset(at.stream, Reason::NO_ERROR, &mut link.out);
+                self.touch(at.link);
+            }
+        }
+    }
+
+    /// What a call is late for now.
+    fn late(&self, call: &Call) -> Option<Late> {
+        let now = self.context.now;
+        match &call.peer {
+            Peer::Local(Local { asked, .. }) => {
+                asked.as_ref().is_some_and(|asked| asked.until <= now).then_some(Late::Message)
+            }
+            Peer::Reflection(stream) => {
+                let link = self.links.get(call.client.link);
+                let over = stream.asked && link.is_some_and(|link| link.draining);
+                (stream.until <= now || over).then_some(Late::Question)
+            }
+            // What is left is up to the client.
+            _ if call.response.ended => None,
+            _ if call.deadline <= now => Some(Late::Deadline),
+            peer => {
+                let policy = call.policy();
+                let past = |since: u64, bound: Option<Duration>| {
+                    bound.filter(|bound| now.saturating_sub(since) >= millis(*bound))
+                };
+                let sent = matches!(peer, Peer::Endpoint(_)) && call.request.done;
+                let asked = policy.response_timeout.filter(|_| sent && !call.answered);
+                past(call.begun, policy.call_timeout)
+                    .map(Late::End)
+                    .or_else(|| past(call.moved_at, asked).map(Late::Response))
+                    .or_else(|| past(call.moved_at, policy.idle_timeout).map(Late::Payload))
+            }
+        }
+    }
+
+    /// Ends a call that is late, or places it again.
+    pub(super) fn end_call(&mut self, index: u32, late: Late) {
+        match late {
+            Late::Message => return self.reset_client(index, Reason::CANCEL),
+            Late::Question => return self.end_silent_reflection(index),
+            _ => {}
+        }
+        let call = &self.calls[index as usize];
+        call.listener.timed_out(call.target, late.label());
+        let status = late.status();
+        let again = matches!(late, Late::Response(_));
+        if !again || !self.place_again(index, Again::Timeout, &status.message, 0) {
+            self.fail(index, &status);
+        }
+    }
+}

@@ -1,0 +1,191 @@
+//! A listener as the relay knows it: what it answers, and where its calls go.
+
+use std::sync::Arc;
+
+use prometheus_client::metrics::counter::Counter;
+
+use super::{
+    End,
+    target::{Target, Way},
+};
+use crate::{
+    answer::Answers,
+    config,
+    grpc::Code,
+    metrics::{
+        AnswerLabels, BytesLabels, ListenerLabels, Metrics, RequestLabels, RetryLabels, Text,
+    },
+    route::{self, Candidates, Dialect, Router, Table},
+    upstream::Upstream,
+};
+
+/// What the relay knows of a listener; shared by all workers.
+#[derive(Debug)]
+pub struct Listener {
+    pub(super) name: Text,
+    pub(super) router: Router,
+    pub(super) answers: Answers,
+    /// What decides which of `ways` a call takes.
+    table: Table,
+    pub(super) ways: Vec<Way>,
+    pub(super) targets: Vec<Target>,
+    /// The way of calls that no route fits.
+    default: Option<u16>,
+    pub(super) limits: config::Limits,
+    pub(super) max_message_size: u64,
+    pub(super) metrics: Metrics,
+    pub(super) requested: Counter,
+    pub(super) responded: Counter,
+}
+
+impl Listener {
+    /// A listener that forwards to those of `upstreams` that it names, or answers health only
+    /// where it names none.
+    pub fn new(
+        config: &config::Listener,
+        health: &config::Health,
+        upstreams: &[Arc<Upstream>],
+        answers: Answers,
+        metrics: &Metrics,
+    ) -> Self {
+        let name: Text = config.name.as_str().into();
+        let bytes = |direction| {
+            let labels = BytesLabels { listener: name.clone(), direction };
+            metrics.bytes.get_or_create(&labels).clone()
+        };
+        let named = |name: &str| upstreams.iter().find(|upstream| **upstream.name() == *name);
+        let mut targets: Vec<Target> = Vec::new();
+        let mut target = |upstream: &str| {
+            let known = targets.iter().position(|target| **target.upstream.name() == *upstream);
+            let index = known.or_else(|| {
+                targets.push(Target::new(&name, Arc::clone(named(upstream)?), metrics));
+                Some(targets.len() - 1)
+            });
+            index.map(|index| index as u16)
+        };
+        let own = config.upstream.as_ref().map(|upstream| vec![(upstream.clone(), 1)]);
+        let default = own.is_some().then_some(config.routes.len() as u16);
+        let routes = config.routes.iter().map(|route| (&route.upstreams, &route.policy));
+        let ways = routes
+            .chain(own.iter().map(|own| (own, &config.policy)))
+            .map(|(upstreams, policy)| {
+                let weighed = upstreams
+                    .iter()
+                    .filter_map(|(name, weight)| target(name).map(|target| (target, *weight)));
+                Way::new(weighed.collect(), policy.clone())
+            })
+            .collect();
+        Self {
+            requested: bytes("request"),
+            responded: bytes("response"),
+            router: Router::new(&health.paths, config.upstreams().next().is_some())
+                .with_reflection(health.reflection),
+            table: Table::new(config.routes.iter().map(|route| &route.matches)),
+            ways,
+            targets,
+            default,
+            name,
+            answers,
+            limits: config.limits,
+            max_message_size: config.max_message_size,
+            metrics: metrics.clone(),
+        }
+    }
+
+    /// Its routes.
+    pub fn router(&self) -> &Router {
+        &self.router
+    }
+
+    /// Its answers to health checks.
+    pub fn answers(&self) -> &Answers {
+        &self.answers
+    }
+
+    /// Its bounds.
+    pub fn limits(&self) -> &config::Limits {
+        &self.limits
+    }
+
+    /// Where it counts.
+    pub fn metrics(&self) -> &Metrics {
+        &self.metrics
+    }
+
+    /// Its labels.
+    pub fn labels(&self) -> ListenerLabels {
+        ListenerLabels { listener: self.name.clone() }
+    }
+
+    /// Counts a health check.
+    pub fn answered(&self, dialect: Dialect) {
+        let labels = AnswerLabels { listener: self.name.clone(), dialect: dialect.label() };
+        self.metrics.health_answers.get_or_create(&labels).inc();
+    }
+
+    /// The ways that calls to a method may take.
+    pub(super) fn candidates(&self, path: &[u8]) -> Candidates {
+        match self.table.candidates(path) {
+            Candidates::Settled(way) => Candidates::Settled(way.or(self.default)),
+            open @ Candidates::Open(_) => open,
+        }
+    }
+
+    /// The way of a call with these candidates; see [`Table::choose`].
+    pub(super) fn way(
+        &self,
+        candidates: &Candidates,
+        value: impl Fn(&str) -> Option<Vec<u8>>,
+    ) -> Option<u16> {
+        self.table.choose(candidates, value).or(self.default)
+    }
+
+    /// The name of a call's upstream; "" where it has none.
+    fn upstream(&self, target: Option<u16>) -> Text {
+        let target = target.and_then(|target| self.targets.get(usize::from(target)));
+        target.map_or("", |target| target.upstream.name()).into()
+    }
+
+    /// Counts a call that is placed again.
+    pub(super) fn retried(&self, target: u16, reason: &'static str) {
+        let (listener, upstream) = (self.name.clone(), self.upstream(Some(target)));
+        self.metrics.retries.get_or_create(&RetryLabels { listener, upstream, reason }).inc();
+    }
+
+    /// Counts a call that took too long.
+    pub(super) fn timed_out(&self, target: u16, reason: &'static str) {
+        let (listener, upstream) = (self.name.clone(), self.upstream(Some(target)));
+        self.metrics.timeouts.get_or_create(&RetryLabels { listener, upstream, reason }).inc();
+    }
+
+    /// Counts a call that ended by `end`, on its target or before it had one.
+    pub(super) fn ended(&self, target: Option<u16>, path: &[u8], end: End) {
+        // What the relay says in a backend's place, or says of its absence, tells nothing.
+        let known = match end {
+            End::Status(Code::Unimplemented | Code::Unavailable) => false,
+            End::Status(_) => true,
+            End::Refused(_) | End::Http | End::Reset => false,
+        };
+        let code = match end {
+            End::Status(code) | End::Refused(code) => code.name(),
+            End::Http => "HTTP",
+            End::Reset => "RESET",
+        };
+        self.requests(target, path, code, known).inc();
+    }
+
+    /// The counter of calls to a method that ended in one way. `known` where a backend has it.
+    pub(super) fn requests(
+        &self,
+        target: Option<u16>,
+        path: &[u8],
+        code: &'static str,
+        known: bool,
+    ) -> Counter {
+        let (service, method) = route::method(path).unwrap_or_default();
+        let (service, method) = self.metrics.method(service, method, known);
+        let (listener, upstream) = (self.name.clone(), self.upstream(target));
+        let labels = RequestLabels { listener, upstream, service, method, code };
+        self.metrics.requests.get_or_create(&labels).clone()
+    }
+}
