@@ -54,6 +54,17 @@ pub struct Limits {
     #[serde(with = "humantime_serde")]
     #[schemars(with = "String")]
     pub max_upstream_connection_age: Duration,
+    /// How long a connection to an endpoint may have streams open and bring nothing before it is
+    /// asked for a sign of life by a PING. Default: 5m, the least that grpc-go's servers take
+    /// unless they are told otherwise; one that finds it too often (ENHANCE_YOUR_CALM) gets it half
+    /// as often from then on. Without a stream none is sent.
+    #[serde(with = "humantime_serde")]
+    #[schemars(with = "String")]
+    pub upstream_ping_interval: Duration,
+    /// How long that sign of life may take before the connection is given up. Default: 20s.
+    #[serde(with = "humantime_serde")]
+    #[schemars(with = "String")]
+    pub upstream_ping_timeout: Duration,
     /// Connections of one worker to one endpoint; more than one are made where calls need them.
     /// Default: 4.
     pub max_upstream_connections: u32,
@@ -82,6 +93,8 @@ impl Default for Limits {
             send_timeout: Duration::from_secs(30),
             max_connection_age: Duration::from_secs(30 * 60),
             max_upstream_connection_age: Duration::from_secs(30 * 60),
+            upstream_ping_interval: Duration::from_secs(5 * 60),
+            upstream_ping_timeout: Duration::from_secs(20),
             max_upstream_connections: 4,
             max_replay_size: ByteSize::kib(64),
             frames: Frames::default(),

@@ -17,6 +17,8 @@ pub(super) enum Cause {
     Unsettled,
     /// The peer took nothing of what was sent, for too long.
     Stalled,
+    /// A PING had no answer in time, nor had anything else come.
+    Silent,
     /// This end had no use for it any more: idle, old, or told to go.
     Retired,
 }
@@ -34,6 +36,7 @@ impl fmt::Display for Cause {
             Self::Stalled => {
                 f.write_str("closed by the proxy, since the endpoint read nothing for too long")
             }
+            Self::Silent => f.write_str("closed by the proxy, since a PING had no answer"),
             Self::Retired => f.write_str("closed by the proxy, idle or old"),
         }
     }

@@ -17,6 +17,7 @@ use super::{
     own::{Method, Own},
     payload::Payload,
     replay::{Again, Replays},
+    times::Pings,
     turn::millis,
 };
 use crate::{
@@ -61,6 +62,8 @@ pub(super) struct Engine {
     pub(super) most_links: usize,
     /// How long an endpoint may take nothing of what waits for it, in milliseconds.
     pub(super) patience: u64,
+    /// When an endpoint that is silent is sent a PING, and when it is given up, in milliseconds.
+    pub(super) pings: Pings,
 }
 
 /// Work for a task.
@@ -97,6 +100,7 @@ impl Engine {
             serials: 0,
             most_links: limits.max_upstream_connections as usize,
             patience: millis(limits.send_timeout),
+            pings: Pings::new(limits),
         }
     }
 
@@ -123,6 +127,7 @@ impl Engine {
     /// Takes what a link's socket read. False when the link is over.
     pub(super) fn feed(&mut self, id: usize, input: &[u8]) -> bool {
         let mut at = 0;
+        self.links[id].heard_at = self.context.now;
         self.buffers.supply(&mut self.links[id].out);
         loop {
             let link = &mut self.links[id];

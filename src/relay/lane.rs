@@ -34,6 +34,8 @@ pub(super) struct Lane {
     failure: Option<String>,
     /// Attempts in a row that led to no connection, or to one that did not last.
     failures: u32,
+    /// How often it found PINGs too many: the interval is doubled by each.
+    pub(super) pinged_too_often: u32,
     /// When the newest link was made, in milliseconds.
     made: u64,
     waiting: VecDeque<CallKey>,
@@ -60,6 +62,7 @@ impl Lane {
             dialing: false,
             failure: None,
             failures: 0,
+            pinged_too_often: 0,
             made: 0,
             waiting: VecDeque::new(),
         }
@@ -303,6 +306,13 @@ impl Engine {
         self.retire(id, reason == Reason::NO_ERROR);
         let Some(link) = self.links.get_mut(id) else { return };
         link.told = Some(reason);
+        if reason == Reason::ENHANCE_YOUR_CALM
+            && link.pinged_at.is_some()
+            && let Kind::Endpoint(at) = link.kind
+            && let Some(lane) = self.lanes.get_mut(&at)
+        {
+            lane.pinged_too_often = (lane.pinged_too_often + 1).min(MOST_DOUBLINGS);
+        }
         let calls: Vec<u32> = link.connection.calls_above(last).collect();
         let why = format!("GOAWAY {reason} did not take the call up");
         for index in calls {
@@ -369,5 +379,7 @@ const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LAST_PAUSE: Duration = Duration::from_secs(1);
 /// Useless connections in a row from which calls go elsewhere; before, they wait for the next.
 const PATIENCE: u32 = 3;
+/// Of the interval between PINGs.
+const MOST_DOUBLINGS: u32 = 16;
 /// A connection that lives that long was worth making even unused, in milliseconds.
 const LASTING: u64 = 1000;

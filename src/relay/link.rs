@@ -48,6 +48,10 @@ pub(super) struct Link {
     pub(super) quiet_since: u64,
     /// When it is asked to end, for its age.
     pub(super) old_at: u64,
+    /// When something came last, or when no stream was open.
+    pub(super) heard_at: u64,
+    /// When it was asked for a sign of life.
+    pub(super) pinged_at: Option<u64>,
 }
 
 /// Who is at the other end.
@@ -99,6 +103,8 @@ impl Link {
             waiting: VecDeque::new(),
             quiet_since: now,
             old_at,
+            heard_at: now,
+            pinged_at: None,
         }
     }
 
@@ -209,9 +215,9 @@ impl Link {
         }
     }
 
-    /// Gives up what was not written.
-    pub(super) fn abandon(&mut self) {
-        self.cause.get_or_insert(Cause::Stalled);
+    /// Gives it up, and what was not written.
+    pub(super) fn abandon(&mut self, cause: Cause) {
+        self.cause.get_or_insert(cause);
         self.closing = true;
         self.out.clear();
         self.written = 0;

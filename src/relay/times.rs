@@ -1,7 +1,12 @@
 //! What ends because of time: links that are idle, old, silent or stuck.
 
-use super::{engine::Engine, link::Kind, turn::millis};
-use crate::http2::frame::Reason;
+use super::{
+    cause::Cause,
+    engine::Engine,
+    link::{Kind, Link},
+    turn::millis,
+};
+use crate::{config::Limits, http2::frame::Reason};
 
 impl Engine {
     /// Asks a client's connection to end.
@@ -22,7 +27,7 @@ impl Engine {
             if link.closing {
                 // Nobody takes what is left to be said.
                 if now > link.quiet_since + CLOSING {
-                    link.abandon();
+                    link.abandon(Cause::Stalled);
                 }
                 continue;
             }
@@ -34,7 +39,7 @@ impl Engine {
                 link.moved_at = now;
             } else if now - link.moved_at >= patience {
                 // Nobody reads; what waits is given up.
-                link.abandon();
+                link.abandon(Cause::Stalled);
                 continue;
             }
             let streams = link.connection.streams();
@@ -63,7 +68,13 @@ impl Engine {
                 Kind::Endpoint(_) if streams == 0 && link.draining => {
                     link.close(Reason::NO_ERROR);
                 }
-                Kind::Endpoint(_) => {
+                Kind::Endpoint(at) => {
+                    let calm = self.lanes.get(at).map_or(0, |lane| lane.pinged_too_often);
+                    if streams == 0 {
+                        link.heard_at = now;
+                    } else {
+                        self.pings.check(link, calm, now);
+                    }
                     if now >= link.old_at && !link.draining {
                         ready.push(id);
                     }
@@ -79,6 +90,37 @@ impl Engine {
         }
         for id in ready {
             self.retire(id, true);
+        }
+    }
+}
+
+/// When endpoints that are silent are asked for a sign of life, in milliseconds.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Pings {
+    interval: u64,
+    timeout: u64,
+}
+
+impl Pings {
+    pub(super) fn new(limits: &Limits) -> Self {
+        Self {
+            interval: millis(limits.upstream_ping_interval),
+            timeout: millis(limits.upstream_ping_timeout),
+        }
+    }
+
+    /// Asks a link with open streams for a sign of life, or gives it up. An endpoint that found
+    /// this too often, `calm` times, is asked as often only as it may bear.
+    fn check(self, link: &mut Link, calm: u32, now: u64) {
+        let interval = self.interval.saturating_mul(1 << calm);
+        match link.pinged_at.filter(|pinged| link.heard_at < *pinged) {
+            Some(pinged) if now - pinged >= self.timeout => link.abandon(Cause::Silent),
+            Some(_) => {}
+            None if now.saturating_sub(link.heard_at) >= interval => {
+                link.pinged_at = Some(now);
+                link.connection.ask(&mut link.out);
+            }
+            None => {}
         }
     }
 }

@@ -20,6 +20,7 @@ mod goaway;
 mod health;
 mod limits;
 mod mutations;
+mod pings;
 mod probe;
 mod reflection;
 mod retries;

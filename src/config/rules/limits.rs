@@ -35,6 +35,8 @@ impl Checker<'_> {
             ("send_timeout", limits.send_timeout),
             ("max_connection_age", limits.max_connection_age),
             ("max_upstream_connection_age", limits.max_upstream_connection_age),
+            ("upstream_ping_interval", limits.upstream_ping_interval),
+            ("upstream_ping_timeout", limits.upstream_ping_timeout),
         ] {
             self.positive(&format!("limits.{key}"), Some(time));
         }

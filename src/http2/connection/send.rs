@@ -125,6 +125,11 @@ impl Connection {
         }
     }
 
+    /// Asks for a sign of life, which is anything that comes.
+    pub fn ask(&mut self, out: &mut Vec<u8>) {
+        frame::put_ping(0, LIVE, out);
+    }
+
     /// Says GOAWAY for good. The streams that it does not name may be tried again elsewhere, and a
     /// later one names no more than an earlier one did (RFC 9113, 6.8).
     pub fn abort(&mut self, reason: Reason, out: &mut Vec<u8>) {
@@ -152,5 +157,7 @@ impl Connection {
 
 /// The PING after the first GOAWAY: its answer shows that the peer has read both.
 pub(super) const DRAIN: [u8; 8] = *b"draining";
+/// A PING that only asks whether the peer is there.
+const LIVE: [u8; 8] = *b"upbeat\0\0";
 /// Resets that are remembered.
 const RESETS: usize = 256;
