@@ -5,7 +5,7 @@ mod budget;
 mod endpoint;
 mod history;
 
-use std::{fmt, net::SocketAddr, sync::Arc, time::Duration};
+use std::{fmt, sync::Arc, time::Duration};
 
 use tokio::sync::watch;
 
@@ -48,17 +48,18 @@ impl Upstream {
         upstream
     }
 
-    /// Makes `addresses` the endpoints; those that were there before keep their state.
-    pub fn reconcile(&self, addresses: &[SocketAddr]) {
+    /// Makes `wanted` the endpoints; those that were there before keep their state.
+    pub fn reconcile(&self, wanted: &[config::Endpoint]) {
         self.endpoints.send_modify(|endpoints| {
-            let known = |address: &SocketAddr| {
-                endpoints.iter().find(|endpoint| endpoint.address() == *address).cloned()
+            let known = |it: &config::Endpoint| {
+                endpoints.iter().find(|endpoint| endpoint.address() == it.address).cloned()
             };
-            *endpoints = addresses
+            *endpoints = wanted
                 .iter()
-                .map(|address| {
-                    known(address)
-                        .unwrap_or_else(|| Arc::new(Endpoint::new(*address, self.changes.clone())))
+                .map(|it| {
+                    known(it).unwrap_or_else(|| {
+                        Arc::new(Endpoint::new(it.address, self.changes.clone()))
+                    })
                 })
                 .collect();
         });

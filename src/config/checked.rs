@@ -4,7 +4,9 @@
 use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
 
 use super::{
-    document::{Admin, AllDown, Drain, LoadBalancing, Log, NotServingAs, RetryStatus},
+    document::{
+        Admin, Admission, AllDown, Drain, Ejection, LoadBalancing, Log, NotServingAs, RetryStatus,
+    },
     limits::Limits,
     value::{Quorum, Share, Workers},
     view::View,
@@ -119,16 +121,24 @@ pub struct Retry {
 pub struct Upstream {
     /// Its key under `upstreams`.
     pub name: String,
-    /// At least one, no two alike.
-    pub endpoints: Vec<SocketAddr>,
+    /// At least one, no two of one address.
+    pub endpoints: Vec<Endpoint>,
     /// How they are probed.
     pub probe: Probe,
     /// How many must be healthy.
     pub min_healthy: Quorum,
-    /// Below this healthy share, health is ignored when picking.
+    /// Below this available share, health is ignored when picking.
     pub panic_threshold: Share,
     /// How one is picked.
     pub load_balancing: LoadBalancing,
+    /// Metadata whose value picks one, a lower-case name.
+    pub hash_by: Option<String>,
+    /// How long one that becomes available takes to have its whole share of calls.
+    pub slow_start: Duration,
+    /// When one that fails calls takes none for a while.
+    pub ejection: Ejection,
+    /// How many calls it takes at a time.
+    pub admission: Admission,
     /// How long a TCP connect may take.
     pub connect_timeout: Duration,
 }
@@ -137,6 +147,21 @@ impl Upstream {
     /// Whether one of its checks is an OTLP Export, so that it is an OpenTelemetry receiver.
     pub(super) fn is_otlp(&self) -> bool {
         self.probe.checks.iter().any(|check| matches!(check, Check::Otlp { .. }))
+    }
+}
+
+/// One address of an upstream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Endpoint {
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// Whether it takes calls only while no endpoint is available that is no backup.
+    pub backup: bool,
+}
+
+impl From<SocketAddr> for Endpoint {
+    fn from(address: SocketAddr) -> Self {
+        Self { address, backup: false }
     }
 }
 

@@ -1,8 +1,10 @@
 //! The shape of the YAML, as serde and the JSON Schema see it. What must be there is checked in
 //! `rules`, so that one missing key does not hide the other problems.
 
+mod endpoint;
 mod health;
 mod listener;
+mod overload;
 mod route;
 mod upstream;
 
@@ -12,6 +14,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 pub(super) use self::{
+    endpoint::Endpoint,
     health::Health,
     listener::Listener,
     route::{Match, Retry, Route, Timeouts},
@@ -19,6 +22,7 @@ pub(super) use self::{
 };
 pub use self::{
     health::{AllDown, AllDownPolicy, NotServingAs},
+    overload::{Admission, Ejection},
     route::RetryStatus,
     upstream::LoadBalancing,
 };

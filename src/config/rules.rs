@@ -3,6 +3,7 @@
 mod health;
 mod limits;
 mod listener;
+mod overload;
 mod route;
 mod upstream;
 

@@ -131,7 +131,7 @@ upstreams:
     assert_eq!(config.listeners[0].name, "${name}");
     assert_eq!(config.listeners[0].address, address("127.0.0.1:4317"));
     let endpoints = [address("10.0.0.1:4317"), address("10.0.0.2:4317")];
-    assert_eq!(config.upstreams[0].endpoints, endpoints);
+    assert_eq!(config.upstreams[0].endpoints, endpoints.map(Into::into));
     assert_eq!(config.upstreams[0].probe.interval, Duration::from_secs(9));
 }
 
@@ -173,6 +173,16 @@ fn defaults_are_those_that_are_documented() {
     assert_eq!(upstream.panic_threshold, Share(0));
     assert_eq!(upstream.load_balancing, LoadBalancing::LeastRequest);
     assert_eq!(upstream.connect_timeout, seconds(1));
+    assert_eq!((upstream.hash_by.as_deref(), upstream.slow_start), (None, seconds(0)));
+    let ejection = upstream.ejection;
+    assert_eq!((ejection.consecutive, ejection.share, ejection.min_calls), (5, Share(50), 20));
+    assert_eq!((ejection.base_time, ejection.max_time), (seconds(10), seconds(300)));
+    assert_eq!(ejection.max_ejected, Share(50));
+    let admission = upstream.admission;
+    let caps = [admission.max_in_flight, admission.max_in_flight_per_endpoint];
+    assert_eq!(caps, [Cap::Unlimited; 2]);
+    assert_eq!((admission.max_queue, admission.queue_timeout), (1024, seconds(1)));
+    assert!(!admission.adaptive);
     let probe = &upstream.probe;
     assert_eq!((probe.interval, probe.timeout), (seconds(5), seconds(2)));
     assert_eq!((probe.healthy_threshold, probe.unhealthy_threshold), (2, 3));
@@ -280,7 +290,7 @@ upstreams:
 "#,
     );
     let upstreams = config.unwrap().upstreams;
-    assert_eq!(upstreams[1].endpoints, [address("127.0.0.1:2")]);
+    assert_eq!(upstreams[1].endpoints, [address("127.0.0.1:2").into()]);
     assert_eq!(upstreams[1].probe.interval, Duration::from_secs(3));
 }
 
@@ -301,8 +311,11 @@ fn schema_accepts_what_is_shipped() {
 fn schema_refuses_what_the_program_refuses_for_its_shape() {
     let schema = config::schema();
     for name in [
+        "admission",
         "check_as_string",
         "duration_without_unit",
+        "ejection",
+        "endpoint_as_number",
         "limits_of_frames",
         "list_as_mapping",
         "mapping_as_list",
@@ -313,6 +326,7 @@ fn schema_refuses_what_the_program_refuses_for_its_shape() {
         "panic_threshold",
         "per_address_as_word",
         "section_as_string",
+        "slow_start",
         "string_for_number",
         "unknown_key",
         "unknown_key_in_flow_mapping",

@@ -64,10 +64,10 @@ impl Front {
         let listeners = config.listeners.iter().map(&mut port).collect();
         let endpoints = config.upstreams.iter().flat_map(|upstream| {
             let checks = || upstream.probe.checks.iter().filter_map(other_port);
-            upstream.endpoints.iter().map(move |address| Endpoint {
+            upstream.endpoints.iter().map(move |endpoint| Endpoint {
                 upstream: upstream.name.clone(),
-                address: *address,
-                ports: checks().chain([address.port()]).collect(),
+                address: endpoint.address,
+                ports: checks().chain([endpoint.address.port()]).collect(),
             })
         });
         let paths = &config.health.paths;

@@ -5,22 +5,45 @@ use std::{collections::BTreeMap, time::Duration};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::super::value::{Quorum, Share};
+use super::{
+    super::value::{Quorum, Share},
+    endpoint::Endpoint,
+    overload::{Admission, Ejection},
+};
 
 /// A named set of endpoints that serve the same thing.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(in crate::config) struct Upstream {
-    /// The endpoints, IP address and port each. At least one.
-    pub(in crate::config) endpoints: Vec<String>,
+    /// The endpoints: IP address and port each, or `{ address: "10.0.1.1:4317", backup: true }`. At
+    /// least one that is no backup.
+    pub(in crate::config) endpoints: Vec<Endpoint>,
     /// How the endpoints are probed. Required: without it nothing could be said of them.
     pub(in crate::config) probe: Option<Probe>,
-    /// How many endpoints must be healthy: a count, or a share such as `"50%"`. Default: 1.
+    /// How many endpoints must be healthy, backups among them: a count, or a share such as `"50%"`.
+    /// Default: 1.
     pub(in crate::config) min_healthy: Quorum,
-    /// Below this share of healthy endpoints, calls go to all of them. Default: `"0%"`, never.
+    /// Below this share of available endpoints, which are healthy and not ejected, calls go to all of
+    /// them. Default: `"0%"`, never.
     pub(in crate::config) panic_threshold: Share,
     /// How an endpoint is picked for a call. Default: `least_request`.
     pub(in crate::config) load_balancing: LoadBalancing,
+    /// Metadata whose value picks the endpoint, such as `x-scope-orgid`: calls with the same one go
+    /// to the same endpoint while it is available and has no more than 1.25 times its share of
+    /// calls. Calls without it are balanced as `load_balancing` says. Not for tenants of a Tempo
+    /// whose limits are `local`, as they are by default: each distributor then grants its part of a
+    /// tenant's rate, and one that has the whole tenant answers RESOURCE_EXHAUSTED too early.
+    /// Default: none.
+    pub(in crate::config) hash_by: Option<String>,
+    /// How long an endpoint that becomes available takes to have its whole share of calls, from a
+    /// tenth of it on, while there are others. Default: 0s, at once.
+    #[serde(with = "humantime_serde")]
+    #[schemars(with = "String")]
+    pub(in crate::config) slow_start: Duration,
+    /// When an endpoint that fails calls takes none for a while.
+    pub(in crate::config) ejection: Ejection,
+    /// How many calls it takes at a time.
+    pub(in crate::config) admission: Admission,
     /// How long a TCP connect may take. Default: 1s.
     #[serde(with = "humantime_serde")]
     #[schemars(with = "Option<String>")]

@@ -4,7 +4,7 @@ use std::{net::SocketAddr, time::Duration};
 
 use super::{
     super::{
-        checked::{Check, GrpcCheck, HttpCheck, Probe, Upstream},
+        checked::{Check, Endpoint, GrpcCheck, HttpCheck, Probe, Upstream},
         document,
         lines::join,
         value::Quorum,
@@ -27,6 +27,10 @@ impl Checker<'_> {
             self.problem(&format!("{path}.min_healthy"), message);
         }
         self.positive(&format!("{path}.connect_timeout"), raw.connect_timeout);
+        self.at_most_a_year(&format!("{path}.slow_start"), Some(raw.slow_start));
+        self.ejection(&path, &raw.ejection);
+        self.admission(&path, &raw.admission);
+        self.hash_by(&path, raw.hash_by.as_deref());
         Upstream {
             name,
             endpoints,
@@ -34,31 +38,42 @@ impl Checker<'_> {
             min_healthy: raw.min_healthy,
             panic_threshold: raw.panic_threshold,
             load_balancing: raw.load_balancing,
+            hash_by: raw.hash_by,
+            slow_start: raw.slow_start,
+            ejection: raw.ejection,
+            admission: raw.admission,
             connect_timeout: raw.connect_timeout.unwrap_or(Duration::from_secs(1)),
         }
     }
 
-    fn endpoints(&mut self, path: &str, raw: &[String]) -> Vec<SocketAddr> {
+    fn endpoints(&mut self, path: &str, raw: &[document::Endpoint]) -> Vec<Endpoint> {
         let path = format!("{path}.endpoints");
-        let mut endpoints = Vec::new();
-        for (index, text) in raw.iter().enumerate() {
+        let mut endpoints: Vec<Endpoint> = Vec::new();
+        for (index, raw) in raw.iter().enumerate() {
             let path = format!("{path}[{index}]");
+            let (path, text, backup) = match raw {
+                document::Endpoint::Address(text) => (path, Some(text.clone()), false),
+                document::Endpoint::Section(it) => {
+                    (format!("{path}.address"), it.address.clone(), it.backup)
+                }
+            };
+            let what = "an IP address and port, such as 10.0.0.1:4317";
+            let Some(text) = self.required(&path, text, what) else { continue };
             match text.parse::<SocketAddr>() {
                 Ok(address) if address.port() == 0 => {
                     self.problem(&path, PORT_0);
                 }
-                Ok(address) if endpoints.contains(&address) => {
+                Ok(address) if endpoints.iter().any(|it| it.address == address) => {
                     self.problem(&path, format!("{address} is listed twice"));
                 }
-                Ok(address) => endpoints.push(address),
-                Err(_) => self.problem(
-                    &path,
-                    format!("{text:?} is not an IP address and port, such as 10.0.0.1:4317"),
-                ),
+                Ok(address) => endpoints.push(Endpoint { address, backup }),
+                Err(_) => self.problem(&path, format!("{text:?} is not {what}")),
             }
         }
         if raw.is_empty() {
             self.problem(&path, "at least one endpoint is required");
+        } else if !endpoints.is_empty() && endpoints.iter().all(|endpoint| endpoint.backup) {
+            self.problem(&path, "all of them are backups: at least one must not be");
         }
         endpoints
     }
@@ -214,7 +229,7 @@ impl Checker<'_> {
 }
 
 /// Fields that gRPC or HTTP/2 gives a meaning, or forbids (RFC 9113, 8.2.2).
-fn is_reserved(name: &str) -> bool {
+pub(super) fn is_reserved(name: &str) -> bool {
     name.starts_with("grpc-") || RESERVED.contains(&name)
 }
 
