@@ -209,12 +209,13 @@ fn board(services: usize) -> Board {
     let text = "{ listeners: [{ name: a, address: '127.0.0.1:0', upstream: u }], upstreams: \
                 { u: { endpoints: ['127.0.0.1:1'], probe: { checks: [{ tcp: {} }] } } } }";
     let config = Config::parse(text, |_| None).expect("a good configuration");
-    let upstream = Arc::new(Upstream::new(&config.upstreams[0], &Changes::default()));
+    let metrics = Metrics::new();
+    let upstream = Arc::new(Upstream::new(&config.upstreams[0], &Changes::default(), &metrics));
     let names = (0..services).map(|number| format!("s{number}")).chain([String::new()]);
     let service = &config.health.services[""];
     let all: BTreeMap<_, _> = names.map(|name| (name, service.clone())).collect();
     let health = config::Health { services: all, ..config.health };
-    Board::new(&health, &[upstream], &Metrics::new())
+    Board::new(&health, &[upstream], &metrics)
 }
 
 fn main() {

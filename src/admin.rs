@@ -81,7 +81,10 @@ impl Admin {
             return refusal;
         }
         match request.uri().path() {
-            "/metrics" => response(StatusCode::OK, METRICS, self.metrics.render()),
+            "/metrics" => {
+                self.upstreams.iter().for_each(|upstream| upstream.measure());
+                response(StatusCode::OK, METRICS, self.metrics.render())
+            }
             "/status" => {
                 let snapshot = Arc::clone(&self.board.borrow());
                 json(&Status::of(&snapshot, &self.upstreams))

@@ -107,7 +107,7 @@ impl App {
         let upstreams: Arc<[_]> = config
             .upstreams
             .iter()
-            .map(|upstream| Arc::new(Upstream::new(upstream, &changes)))
+            .map(|upstream| Arc::new(Upstream::new(upstream, &changes, &metrics)))
             .collect();
         let board = Board::new(&config.health, &upstreams, &metrics);
         let (reader, views) = (board.subscribe(), board.views());

@@ -119,3 +119,12 @@ impl fmt::Display for Problems {
 }
 
 impl std::error::Error for Problems {}
+
+/// One checked upstream, for the tests of the modules above.
+#[cfg(test)]
+pub(crate) fn upstream(text: &str) -> Upstream {
+    let rest = "listeners: [{ name: health, address: '127.0.0.1:0' }]";
+    let mut config = Config::parse(&format!("{rest}\nupstreams: {{ u: {text} }}"), |_| None)
+        .expect("a good configuration");
+    config.upstreams.remove(0)
+}

@@ -19,7 +19,8 @@
 //! ```
 //!
 //! The planes meet in floors 2 and 3 only: the control plane writes (a probe → its endpoint's
-//! health), [`health`] folds, the request plane reads. Each state has one writer and is published
+//! health), [`health`] folds, the request plane reads. Calls write one thing there, the faults of
+//! transport that they meet: these can eject an endpoint, and only a probe takes it back. Each state has one writer and is published
 //! by `tokio::sync::watch`; what a call counts is atomic.
 //!
 //! # Life of a request
@@ -30,9 +31,8 @@
 //! connection's socket reads goes through [`http2`], which knows neither sockets nor time and turns
 //! bytes into events; the [`relay`] takes each event to what it means. [`route`] says from a
 //! request's head what it is: a health check, which [`answer`] answers from the board, a question to
-//! reflection, a call, or neither. For a call [`upstream::Upstream::pick`] names an endpoint, [`upstream::Endpoint::start`]
-//! registers it in flight, one of the worker's connections to it takes a stream, and frames are
-//! relayed both ways: header fields by identity, payload by slices, window by window, into the
+//! reflection, a call, or neither. For a call [`upstream::Upstream::pick`] names an endpoint that has room and registers the call in
+//! flight there, one of the worker's connections to it takes a stream, and frames are relayed both ways: header fields by identity, payload by slices, window by window, into the
 //! buffers that are written once at the end of the turn. When the response has ended, the call
 //! stops being in flight.
 //!

@@ -41,6 +41,16 @@ pub struct Metrics {
     pub upstream_connections: Family<EndpointLabels, Gauge>,
     /// Connections to an endpoint that could not be made.
     pub upstream_connect_failures: Family<EndpointLabels, Counter>,
+    /// 1 where the endpoint is ejected, else 0.
+    pub endpoint_ejected: Family<EndpointLabels, Gauge>,
+    /// Calls in flight on an endpoint.
+    pub endpoint_in_flight: Family<EndpointLabels, Gauge>,
+    /// How many may be, where that is bounded.
+    pub endpoint_limit: Family<EndpointLabels, Gauge>,
+    /// Ejections, by the fault that led to them.
+    pub ejections: Family<EjectionLabels, Counter>,
+    /// Calls that were turned away since their upstream had enough.
+    pub shed: Family<ShedLabels, Counter>,
     /// 1 where the endpoint is healthy, else 0.
     pub endpoint_healthy: Family<EndpointLabels, Gauge>,
     /// 1 where the service is SERVING, else 0.
@@ -124,6 +134,26 @@ pub struct EndpointLabels {
     pub endpoint: Text,
 }
 
+/// Labels of an ejection.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct EjectionLabels {
+    /// The upstream's name.
+    pub upstream: Text,
+    /// The endpoint's address.
+    pub endpoint: Text,
+    /// `connect`, `tls`, `reset`, `goaway`, `closed`, `timeout`.
+    pub reason: &'static str,
+}
+
+/// Labels of a call that was turned away.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct ShedLabels {
+    /// The upstream's name.
+    pub upstream: Text,
+    /// What there was too much of.
+    pub reason: &'static str,
+}
+
 /// Labels of a health service.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct ServiceLabels {
@@ -177,6 +207,11 @@ impl Metrics {
             connections_refused: Family::default(),
             upstream_connections: Family::default(),
             upstream_connect_failures: Family::default(),
+            endpoint_ejected: Family::default(),
+            endpoint_in_flight: Family::default(),
+            endpoint_limit: Family::default(),
+            ejections: Family::default(),
+            shed: Family::default(),
             endpoint_healthy: Family::default(),
             service_serving: Family::default(),
             probes: Family::default(),
@@ -223,6 +258,11 @@ impl Metrics {
             "upstream_connect_failures",
             "Connections to an endpoint that could not be made"
         );
+        add!(metrics.endpoint_ejected, "endpoint_ejected", "1 where the endpoint is ejected");
+        add!(metrics.endpoint_in_flight, "endpoint_in_flight", "Calls in flight on an endpoint");
+        add!(metrics.endpoint_limit, "endpoint_limit", "How many calls may be in flight on it");
+        add!(metrics.ejections, "ejections", "Ejections of an endpoint, by the last fault");
+        add!(metrics.shed, "shed", "Calls turned away since their upstream had enough");
         add!(metrics.endpoint_healthy, "endpoint_healthy", "1 where the endpoint is healthy");
         add!(metrics.service_serving, "service_serving", "1 where the service is SERVING");
         add!(metrics.probes, "probes", "Probes, by their result");

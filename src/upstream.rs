@@ -1,48 +1,83 @@
 //! Upstreams: named sets of endpoints, what is known of each, and which one the next call takes.
 
+mod adaptive;
 mod balance;
 mod budget;
+mod ejection;
 mod endpoint;
+mod endpoints;
 mod history;
+mod in_flight;
+mod pool;
+mod ring;
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{fmt, ops::Range, sync::Arc, time::Duration};
 
 use tokio::sync::watch;
 
 pub use self::budget::Retrying;
-pub use self::endpoint::{Endpoint, Health, InFlight, State};
+pub use self::ejection::{Ejected, Fault};
+pub use self::endpoint::{Endpoint, Health, State};
+pub use self::endpoints::Endpoints;
 pub use self::history::{History, Transition};
-use self::{balance::Balancer, budget::Budget};
-use crate::config::{self, Quorum, Share};
+pub use self::in_flight::InFlight;
+pub use self::ring::hash;
+use self::{balance::Balancer, budget::Budget, pool::Pool};
+use crate::{
+    config::{self, Quorum, Share},
+    metrics::Metrics,
+};
 
 /// A named set of endpoints that serve the same thing.
 #[derive(Debug)]
 pub struct Upstream {
-    name: Arc<str>,
     endpoints: watch::Sender<Endpoints>,
-    changes: Changes,
+    pool: Arc<Pool>,
     min_healthy: Quorum,
     panic_threshold: Share,
     balancer: Balancer,
     budget: Budget,
+    hash_by: Option<Box<str>>,
     connect_timeout: Duration,
+    max_queue: usize,
+    queue_timeout: Duration,
 }
 
-/// The endpoints of an upstream at one moment.
-pub type Endpoints = Arc<[Arc<Endpoint>]>;
+/// What came of picking an endpoint for a call.
+#[derive(Debug)]
+pub enum Picked {
+    /// The call is in flight on one.
+    Endpoint(InFlight),
+    /// There are some that could take it, and none of them has room.
+    Full,
+    /// There is none.
+    None,
+}
+
+impl Picked {
+    /// Where there was none, what `other` picks.
+    pub fn or_else(self, other: impl FnOnce() -> Self) -> Self {
+        match self {
+            Self::None => other(),
+            picked => picked,
+        }
+    }
+}
 
 impl Upstream {
     /// An upstream whose endpoints are not probed yet. Each change of theirs is told to `changes`.
-    pub fn new(config: &config::Upstream, changes: &Changes) -> Self {
+    pub fn new(config: &config::Upstream, changes: &Changes, metrics: &Metrics) -> Self {
         let upstream = Self {
-            name: config.name.as_str().into(),
-            endpoints: watch::Sender::new(Arc::new([])),
-            changes: changes.clone(),
+            endpoints: watch::Sender::default(),
+            pool: Arc::new(Pool::new(config, changes, metrics)),
             min_healthy: config.min_healthy,
             panic_threshold: config.panic_threshold,
             balancer: Balancer::new(config.load_balancing),
             budget: Budget::default(),
+            hash_by: config.hash_by.as_deref().map(Into::into),
             connect_timeout: config.connect_timeout,
+            max_queue: config.admission.max_queue as usize,
+            queue_timeout: config.admission.queue_timeout,
         };
         upstream.reconcile(&config.endpoints);
         upstream
@@ -51,24 +86,20 @@ impl Upstream {
     /// Makes `wanted` the endpoints; those that were there before keep their state.
     pub fn reconcile(&self, wanted: &[config::Endpoint]) {
         self.endpoints.send_modify(|endpoints| {
-            let known = |it: &config::Endpoint| {
-                endpoints.iter().find(|endpoint| endpoint.address() == it.address).cloned()
-            };
-            *endpoints = wanted
-                .iter()
-                .map(|it| {
-                    known(it).unwrap_or_else(|| {
-                        Arc::new(Endpoint::new(it.address, self.changes.clone()))
-                    })
-                })
-                .collect();
+            let next = endpoints.reconciled(wanted, &self.pool, self.hash_by.is_some());
+            for gone in endpoints.iter().filter(|it| !next.iter().any(|next| Arc::ptr_eq(it, next)))
+            {
+                self.forget(gone);
+            }
+            self.pool.set_members(&next);
+            *endpoints = next;
         });
-        self.changes.tell();
+        self.pool.changes.tell();
     }
 
     /// The name, as configured.
     pub fn name(&self) -> &Arc<str> {
-        &self.name
+        &self.pool.name
     }
 
     /// The endpoints at this moment.
@@ -88,16 +119,102 @@ impl Upstream {
         self.connect_timeout
     }
 
-    /// The endpoint for the next call, among those that are healthy and that `usable` admits.
-    pub fn pick(&self, usable: impl Fn(&Arc<Endpoint>) -> bool) -> Option<Arc<Endpoint>> {
+    /// How many calls may wait where all endpoints are full.
+    pub fn max_queue(&self) -> usize {
+        self.max_queue
+    }
+
+    /// How long one may wait.
+    pub fn queue_timeout(&self) -> Duration {
+        self.queue_timeout
+    }
+
+    /// The metadata whose value, by [`hash`], is to be given to [`Upstream::pick`].
+    pub fn hash_by(&self) -> Option<&str> {
+        self.hash_by.as_deref()
+    }
+
+    /// Picks an endpoint for the next call among those that are available and that `usable` admits,
+    /// and registers the call there, in one step, so that no other takes its room. Calls with the
+    /// same `hash` go to the same endpoint as far as that is available, usable and not loaded much
+    /// more than others.
+    ///
+    /// Backups are picked only while nothing else is available: where all others are full or cannot
+    /// be used the call is not for them, or an overload would reach them too.
+    pub fn pick(&self, hash: Option<u64>, usable: impl Fn(&Arc<Endpoint>) -> bool) -> Picked {
         let endpoints = self.endpoints.borrow();
-        let panicking = self.panic_threshold.0 > 0 && {
-            let healthy = endpoints.iter().filter(|endpoint| endpoint.is_healthy()).count();
-            healthy * 100 < endpoints.len() * usize::from(self.panic_threshold.0)
+        let (group, panicking) = self.group(&endpoints);
+        let fits =
+            |endpoint: &Arc<Endpoint>| (panicking || endpoint.is_available()) && usable(endpoint);
+        let takes = |endpoint: &Arc<Endpoint>| endpoint.has_room() && fits(endpoint);
+        for _ in 0..ATTEMPTS {
+            if self.pool.total.as_ref().is_some_and(|total| total.is_full()) {
+                break;
+            }
+            let Some(endpoint) = self.choose(&endpoints, &group, hash, &takes) else { break };
+            if let Some(in_flight) = endpoint.admit() {
+                return Picked::Endpoint(in_flight);
+            }
+        }
+        if endpoints[group].iter().any(fits) { Picked::Full } else { Picked::None }
+    }
+
+    /// Which of the endpoints calls go to now, and whether even where they are not available.
+    fn group(&self, endpoints: &Endpoints) -> (Range<usize>, bool) {
+        let (primaries, all) = (endpoints.primaries(), endpoints.len());
+        if primaries == all && self.panic_threshold.0 == 0 {
+            return (0..all, false);
+        }
+        let (group, available) = match self.pool.available() {
+            [0, 0] => (0..all, 0),
+            [0, backups] => (primaries..all, backups),
+            [others, _] => (0..primaries, others),
         };
-        let admitted =
-            |endpoint: &Arc<Endpoint>| (panicking || endpoint.is_healthy()) && usable(endpoint);
-        self.balancer.pick(&endpoints, admitted).cloned()
+        let panicking = available * 100 < group.len() * usize::from(self.panic_threshold.0);
+        (group, panicking)
+    }
+
+    /// One that takes the call. One that became available lately leaves a part to others.
+    fn choose<'a>(
+        &self,
+        endpoints: &'a Endpoints,
+        group: &Range<usize>,
+        hash: Option<u64>,
+        takes: &impl Fn(&Arc<Endpoint>) -> bool,
+    ) -> Option<&'a Arc<Endpoint>> {
+        let chosen = self.draw(&self.balancer, endpoints, group, hash, takes)?;
+        if !chosen.yields() {
+            return Some(chosen);
+        }
+        let warm = |endpoint: &Arc<Endpoint>| !endpoint.is_cold() && takes(endpoint);
+        // It is nobody else's turn.
+        let others = &Balancer::LeastRequest;
+        Some(self.draw(others, endpoints, group, hash, &warm).unwrap_or(chosen))
+    }
+
+    fn draw<'a>(
+        &self,
+        balancer: &Balancer,
+        endpoints: &'a Endpoints,
+        group: &Range<usize>,
+        hash: Option<u64>,
+        takes: &impl Fn(&Arc<Endpoint>) -> bool,
+    ) -> Option<&'a Arc<Endpoint>> {
+        if let (Some(hash), Some(ring), Some(total)) = (hash, endpoints.ring(), &self.pool.total) {
+            // The bound of "Consistent Hashing with Bounded Loads" (Mirrokni and others, 2016), but
+            // so few calls are no load.
+            let available = self.pool.available().into_iter().find(|count| *count > 0);
+            let sharing = available.unwrap_or(1);
+            let bound = ((total.in_flight() + 1) * 5).div_ceil(sharing * 4).max(LIGHT);
+            let found = ring.pick(hash, |index| {
+                let endpoint = &endpoints[index];
+                group.contains(&index) && endpoint.in_flight() < bound && takes(endpoint)
+            });
+            if let Some(index) = found {
+                return Some(&endpoints[index]);
+            }
+        }
+        balancer.pick(&endpoints[group.clone()], takes)
     }
 
     /// A place for a retry, where that share of the calls in flight leaves one.
@@ -111,18 +228,45 @@ impl Upstream {
         self.min_healthy.needed(total)
     }
 
-    /// How many endpoints are healthy, of how many, and how many must be.
+    /// How many endpoints are healthy, of how many, and how many must be. Backups count as any
+    /// other, since they take the calls where it comes to that; ejections do not count, since they
+    /// leave enough endpoints and no probe has confirmed them.
     pub fn tally(&self) -> Tally {
         let endpoints = self.endpoints.borrow();
         let total = endpoints.len();
         let healthy = endpoints.iter().filter(|endpoint| endpoint.is_healthy()).count();
         Tally { healthy, total, needed: self.min_healthy.needed(total) }
     }
+
+    /// Brings to the metrics what is known here anyway, for them to be shown.
+    pub fn measure(&self) {
+        let metrics = &self.pool.metrics;
+        for endpoint in self.endpoints.borrow().iter() {
+            let labels = endpoint.labels();
+            let whole = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
+            let in_flight = whole(endpoint.in_flight());
+            metrics.endpoint_in_flight.get_or_create(&labels).set(in_flight);
+            metrics.endpoint_ejected.get_or_create(&labels).set(endpoint.is_ejected().into());
+            if let Some(limit) = endpoint.limit() {
+                metrics.endpoint_limit.get_or_create(&labels).set(limit.into());
+            }
+        }
+    }
+
+    /// Takes an endpoint that has left out of the metrics.
+    fn forget(&self, endpoint: &Endpoint) {
+        let (metrics, labels) = (&self.pool.metrics, endpoint.labels());
+        let gauges =
+            [&metrics.endpoint_in_flight, &metrics.endpoint_ejected, &metrics.endpoint_limit];
+        for gauge in gauges {
+            gauge.remove(&labels);
+        }
+    }
 }
 
 impl fmt::Display for Upstream {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.name)
+        f.write_str(self.name())
     }
 }
 
@@ -158,3 +302,11 @@ impl Changes {
         self.0.send_replace(());
     }
 }
+
+/// Calls in flight up to which an endpoint is not passed over for its load.
+const LIGHT: usize = 8;
+/// Picks of one call: where calls race for the last room, the next endpoint may have some.
+const ATTEMPTS: usize = 4;
+
+#[cfg(test)]
+mod tests;

@@ -137,7 +137,10 @@ impl Verdict {
                 self.hinder(why);
                 return (finding, false);
             }
-            Finding::Passed => (self.threshold.record(true), ""),
+            Finding::Passed => {
+                self.endpoint.passed();
+                (self.threshold.record(true), "")
+            }
             Finding::Failed(words) => (self.threshold.record(false), words.as_str()),
             Finding::NotServing(words) => (self.threshold.fall(), words.as_str()),
         };

@@ -2,7 +2,7 @@
 
 use std::{fmt, io};
 
-use crate::http2::frame::Reason;
+use crate::{http2::frame::Reason, upstream::Fault};
 
 /// Why a link ends, in words for whose call was on it.
 #[derive(Debug, Clone, Copy)]
@@ -21,6 +21,18 @@ pub(super) enum Cause {
     Silent,
     /// This end had no use for it any more: idle, old, or told to go.
     Retired,
+}
+
+impl Cause {
+    /// What it is of an endpoint, where it is its fault.
+    pub(super) fn fault(self) -> Option<Fault> {
+        match self {
+            Self::Closed => Some(Fault::Closed),
+            Self::Failed(_) | Self::Broken(_) => Some(Fault::Reset),
+            Self::Unsettled | Self::Stalled | Self::Silent => Some(Fault::Timeout),
+            Self::Retired => None,
+        }
+    }
 }
 
 impl fmt::Display for Cause {

@@ -159,6 +159,9 @@ impl Engine {
                 }
                 self.discard(client.link, unsent);
                 self.discard(peer.at.link, unread);
+                if matches!(end, Some(End::Status(_))) {
+                    peer.in_flight.ended(self.clock.duration_since(started));
+                }
                 self.freed(peer.at.link);
             }
             Peer::Opening(opening) => {

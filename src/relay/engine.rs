@@ -314,12 +314,22 @@ impl Engine {
                 }
             }
             Kind::Endpoint(at) => {
+                // A connection that was told to end did so, or was counted then.
+                let mut fault = match link.told {
+                    None => link.cause.unwrap_or(Cause::Closed).fault(),
+                    Some(_) => None,
+                };
                 self.lane_lost(at, id, link.served, false);
                 for index in calls {
                     let Some(call) = self.calls.get(index as usize) else { continue };
                     if let Peer::Endpoint(peer) = &call.peer
                         && peer.at.link == id
                     {
+                        if !call.response.ended
+                            && let Some(fault) = fault.take()
+                        {
+                            peer.in_flight.endpoint().fault(fault);
+                        }
                         let unsent = link.taken() < peer.head_end;
                         let how = if unsent { Again::Unsent } else { Again::Lost };
                         self.endpoint_lost(index, how, &why);

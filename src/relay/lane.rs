@@ -9,6 +9,7 @@ use std::{
 };
 
 use super::{
+    Listener,
     call::{CallKey, Forwarded, Opening, Peer, StreamKey},
     engine::{Command, Engine},
     late::Late,
@@ -19,7 +20,8 @@ use super::{
 use crate::{
     grpc::{Status, timeout},
     http2::{field::Role, frame::Reason, identity::ByIdentity},
-    upstream::{Endpoint, Upstream},
+    metrics::ShedLabels,
+    upstream::{self, Endpoint, Fault, InFlight, Picked, Upstream},
 };
 
 /// The connections to one endpoint, and the state of the attempts to make another.
@@ -128,15 +130,19 @@ impl Engine {
             let Peer::Opening(opening) = &mut call.peer else { return None };
             let upstream = &listener.targets[usize::from(call.target)].upstream;
             if opening.waits_for.is_none() {
-                let Some(endpoint) = pick(&self.lanes, upstream, opening) else {
-                    let none = || format!("no healthy endpoint in upstream {upstream}");
-                    opening.why.get_or_insert_with(none);
-                    if self.pass_target(key.index) {
-                        continue;
+                match admit(&self.lanes, &listener, upstream, opening) {
+                    Ok(in_flight) => opening.waits_for = Some(in_flight),
+                    Err(Some(status)) => {
+                        self.fail(key.index, &status);
+                        return None;
                     }
-                    return None;
-                };
-                opening.waits_for = Some(endpoint.start());
+                    Err(None) => {
+                        if self.pass_target(key.index) {
+                            continue;
+                        }
+                        return None;
+                    }
+                }
             }
             let in_flight = opening.waits_for.as_ref().expect("it was just set");
             let endpoint = Arc::clone(in_flight.endpoint());
@@ -315,6 +321,12 @@ impl Engine {
         }
         let calls: Vec<u32> = link.connection.calls_above(last).collect();
         let why = format!("GOAWAY {reason} did not take the call up");
+        if reason != Reason::NO_ERROR
+            && let Kind::Endpoint(at) = link.kind
+            && let Some(lane) = self.lanes.get(&at)
+        {
+            lane.endpoint.fault(Fault::GoAway);
+        }
         for index in calls {
             self.endpoint_lost(index, Again::GoAway, &why);
         }
@@ -356,21 +368,45 @@ impl Engine {
     }
 }
 
+/// A call's place on an endpoint, or why it has none.
+fn admit(
+    lanes: &HashMap<LaneKey, Lane, ByIdentity>,
+    listener: &Listener,
+    upstream: &Upstream,
+    opening: &mut Opening,
+) -> Result<InFlight, Option<Status>> {
+    match pick(lanes, upstream, opening) {
+        Picked::Endpoint(in_flight) => Ok(in_flight),
+        Picked::Full => {
+            let labels = ShedLabels { upstream: (&**upstream.name()).into(), reason: "full" };
+            listener.metrics.shed.get_or_create(&labels).inc();
+            Err(Some(Status::unavailable(format!("upstream {upstream} is full"))))
+        }
+        Picked::None => {
+            let none = || format!("no healthy endpoint in upstream {upstream}");
+            opening.why.get_or_insert_with(none);
+            Err(None)
+        }
+    }
+}
+
 /// An endpoint for a call that was not tried for it, best one that can be reached and did not give
 /// it back.
 fn pick(
     lanes: &HashMap<LaneKey, Lane, ByIdentity>,
     upstream: &Upstream,
     opening: &Opening,
-) -> Option<Arc<Endpoint>> {
+) -> Picked {
+    let value = upstream.hash_by().and_then(|name| opening.head.first_of(name.as_bytes()));
+    let hash = value.map(|value| upstream::hash(&value));
     let usable =
         |endpoint: &Arc<Endpoint>| lanes.get(&LaneKey::of(endpoint)).is_none_or(Lane::is_usable);
     let untried = |endpoint: &Arc<Endpoint>| !opening.tried.contains(&endpoint.address());
     let new = |endpoint: &Arc<Endpoint>| !opening.left.contains(&endpoint.address());
     upstream
-        .pick(|endpoint| new(endpoint) && untried(endpoint) && usable(endpoint))
-        .or_else(|| upstream.pick(|endpoint| untried(endpoint) && usable(endpoint)))
-        .or_else(|| upstream.pick(untried))
+        .pick(hash, |endpoint| new(endpoint) && untried(endpoint) && usable(endpoint))
+        .or_else(|| upstream.pick(hash, |endpoint| untried(endpoint) && usable(endpoint)))
+        .or_else(|| upstream.pick(hash, untried))
 }
 
 /// Calls on one connection from which another one is made.

@@ -32,7 +32,7 @@ use crate::{
     metrics::{EndpointLabels, Metrics},
     net,
     shutdown::Shutdown,
-    upstream::Upstream,
+    upstream::{Fault, Upstream},
 };
 
 /// A worker's relay; clones share it. Lives within a `LocalSet`.
@@ -250,13 +250,15 @@ impl Relay {
                 return self.turn(|engine| engine.dial_given_up(at));
             }
             let within = upstream.connect_timeout();
-            let failure = match timeout(within, self.connect(at, address, &labels)).await {
+            let (fault, failure) = match timeout(within, self.connect(at, address, &labels)).await {
                 Ok(Ok(())) => return,
-                Ok(Err(failure)) => failure,
+                Ok(Err(failure)) => (Fault::Connect, failure),
                 Err(_) => {
-                    format!("no answer within {}", humantime::format_duration(within))
+                    let within = humantime::format_duration(within);
+                    (Fault::Timeout, format!("no answer within {within}"))
                 }
             };
+            endpoint.fault(fault);
             debug!(%address, failure, "cannot connect");
             self.0.metrics.upstream_connect_failures.get_or_create(&labels).inc();
             let why = format!("cannot connect to {address}: {failure}");

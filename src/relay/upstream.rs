@@ -4,6 +4,7 @@ use super::{End, call::Peer, engine::Engine, link::Direction, payload::Payload, 
 use crate::{
     grpc::{Code, Status, is_grpc},
     http2::{block::Block, field::Role, frame::Reason},
+    upstream::Fault,
 };
 
 impl Engine {
@@ -48,6 +49,7 @@ impl Engine {
             }
             _ => {}
         }
+        peer.in_flight.answered();
         call.answered = true;
         let client = call.client;
         if let Some(link) = self.links.get_mut(client.link) {
@@ -109,6 +111,11 @@ impl Engine {
         if self.calls[index as usize].response.ended {
             return;
         }
+        if let Peer::Endpoint(peer) = &self.calls[index as usize].peer
+            && !POLITE.contains(&reason)
+        {
+            peer.in_flight.endpoint().fault(Fault::Reset);
+        }
         let (how, why) = match reason {
             Reason::REFUSED_STREAM => (Again::Refused, "every endpoint refused the call"),
             _ => (Again::Reset, "the endpoint reset the call"),
@@ -149,3 +156,7 @@ fn code(block: &Block) -> Option<Code> {
     });
     code
 }
+
+/// Resets that say nothing of the endpoint's transport.
+const POLITE: [Reason; 4] =
+    [Reason::NO_ERROR, Reason::CANCEL, Reason::REFUSED_STREAM, Reason::ENHANCE_YOUR_CALM];

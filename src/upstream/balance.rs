@@ -98,11 +98,11 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::upstream::{Changes, Health};
+    use crate::upstream::{Health, tests::upstream};
 
     fn endpoints(count: u16) -> Vec<Arc<Endpoint>> {
-        let address = |port| ([127, 0, 0, 1], port + 1).into();
-        (0..count).map(|port| Arc::new(Endpoint::new(address(port), Changes::default()))).collect()
+        let endpoints = upstream(count.max(1), "").endpoints();
+        endpoints[..count.into()].to_vec()
     }
 
     #[test]
@@ -122,8 +122,9 @@ mod tests {
     fn least_request_evens_out_calls_in_flight() {
         let endpoints = endpoints(4);
         let balancer = Balancer::new(LoadBalancing::LeastRequest);
-        let held: Vec<_> =
-            (0..40).map(|_| balancer.pick(&endpoints, |_| true).unwrap().start()).collect();
+        let held: Vec<_> = (0..40)
+            .map(|_| balancer.pick(&endpoints, |_| true).unwrap().admit().unwrap())
+            .collect();
         assert_eq!(endpoints.iter().map(|e| e.in_flight()).collect::<Vec<_>>(), [10; 4]);
         drop(held);
         assert!(endpoints.iter().all(|endpoint| endpoint.in_flight() == 0));

@@ -1,27 +1,49 @@
-//! One endpoint: its address, its health as its prober sees it, and its calls in flight.
+//! One endpoint: its address, its health as its prober sees it, its faults as calls see them, and
+//! its calls in flight.
 
 use std::{
     fmt,
     net::SocketAddr,
     sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
+        Arc, Mutex, MutexGuard,
+        atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed},
     },
-    time::SystemTime,
+    time::{Duration, SystemTime},
 };
 
-use tokio::sync::watch;
+use tokio::{sync::watch, time::Instant};
+use tracing::{info, warn};
 
-use super::{Changes, History};
+use super::{
+    Ejected, Fault, History,
+    adaptive::Adaptive,
+    ejection::Ejector,
+    in_flight::InFlight,
+    pool::{Pool, Total},
+};
+use crate::metrics::{EjectionLabels, EndpointLabels};
 
 /// One address that calls go to.
 #[derive(Debug)]
 pub struct Endpoint {
     address: SocketAddr,
     state: watch::Sender<State>,
-    healthy: AtomicBool,
-    in_flight: AtomicUsize,
-    changes: Changes,
+    /// [`HEALTHY`], [`EJECTED`], [`COLD`]: one load tells what a pick needs to know.
+    condition: AtomicU8,
+    backup: AtomicBool,
+    /// Calls at a time; where it is not bounded, more than there can be.
+    pub(super) limit: AtomicU32,
+    /// Faults since the last response.
+    pub(super) row: AtomicU32,
+    /// In the low half calls in flight, in the high one those that were ever started: one addition
+    /// counts both.
+    pub(super) calls: AtomicU64,
+    pub(super) total: Option<Arc<Total>>,
+    pub(super) adaptive: Option<Mutex<Adaptive>>,
+    ejector: Mutex<Ejector>,
+    /// When it became available, in milliseconds of its pool.
+    cold_since: AtomicU64,
+    pool: Arc<Pool>,
 }
 
 /// What is known of an endpoint.
@@ -61,7 +83,7 @@ impl fmt::Display for Health {
 }
 
 impl Endpoint {
-    pub(super) fn new(address: SocketAddr, changes: Changes) -> Self {
+    pub(super) fn new(address: SocketAddr, backup: bool, pool: &Arc<Pool>) -> Self {
         let state = State {
             health: Health::Unknown,
             reason: "not probed yet".into(),
@@ -69,12 +91,21 @@ impl Endpoint {
             since: SystemTime::now(),
             history: History::default(),
         };
+        let adaptive = pool.adaptive.then(|| Adaptive::new(pool.limit, Instant::now()));
+        let limit = adaptive.as_ref().map_or(pool.limit, Adaptive::limit);
         Self {
             address,
             state: watch::Sender::new(state),
-            healthy: AtomicBool::new(false),
-            in_flight: AtomicUsize::new(0),
-            changes,
+            condition: AtomicU8::new(0),
+            backup: AtomicBool::new(backup),
+            limit: AtomicU32::new(limit),
+            row: AtomicU32::new(0),
+            calls: AtomicU64::new(0),
+            total: pool.total.clone(),
+            adaptive: adaptive.map(Mutex::new),
+            ejector: Mutex::default(),
+            cold_since: AtomicU64::new(0),
+            pool: Arc::clone(pool),
         }
     }
 
@@ -83,9 +114,34 @@ impl Endpoint {
         self.address
     }
 
-    /// Whether it takes calls.
+    /// Whether it takes calls only while no endpoint is available that is no backup.
+    pub fn is_backup(&self) -> bool {
+        self.backup.load(Relaxed)
+    }
+
+    pub(super) fn set_backup(&self, backup: bool) {
+        self.backup.store(backup, Relaxed);
+    }
+
+    /// Whether its prober says that it takes calls. Health checks are answered from this alone: an
+    /// ejection leaves enough others to take the calls, and says nothing that a probe confirmed.
     pub fn is_healthy(&self) -> bool {
-        self.healthy.load(Relaxed)
+        self.condition.load(Relaxed) & HEALTHY != 0
+    }
+
+    /// Whether it is given calls: it is healthy, and not ejected.
+    pub fn is_available(&self) -> bool {
+        self.condition.load(Relaxed) & (HEALTHY | EJECTED) == HEALTHY
+    }
+
+    /// Whether it is ejected.
+    pub fn is_ejected(&self) -> bool {
+        self.condition.load(Relaxed) & EJECTED != 0
+    }
+
+    /// Its ejection, where one is under way.
+    pub fn ejected(&self) -> Option<Ejected> {
+        self.ejector().current()
     }
 
     /// What is known of it.
@@ -95,7 +151,16 @@ impl Endpoint {
 
     /// Calls in flight, over all workers.
     pub fn in_flight(&self) -> usize {
-        self.in_flight.load(Relaxed)
+        in_flight(self.calls.load(Relaxed)) as usize
+    }
+
+    /// How many may be, where that is bounded.
+    pub fn limit(&self) -> Option<u32> {
+        Some(self.limit.load(Relaxed)).filter(|limit| *limit < u32::MAX)
+    }
+
+    pub(super) fn has_room(&self) -> bool {
+        in_flight(self.calls.load(Relaxed)) < self.limit.load(Relaxed)
     }
 
     /// Publishes what a probe found. Only the endpoint's prober calls this.
@@ -112,10 +177,20 @@ impl Endpoint {
             state.reason = reason.into();
             true
         });
-        if changed {
-            self.healthy.store(health == Health::Healthy, Relaxed);
-            self.changes.tell();
+        if !changed {
+            return;
         }
+        if health == Health::Healthy {
+            self.pool.change(|| self.alter(HEALTHY, 0));
+        } else {
+            self.pool.change(|| self.alter(0, HEALTHY));
+            // What its probes see as well is theirs to tell: it comes back by their threshold.
+            let mut ejector = self.ejector();
+            if ejector.cancel(Instant::now()) {
+                self.readmit();
+            }
+        }
+        self.pool.changes.tell();
     }
 
     /// Leaves a note beside its health. Only the endpoint's prober calls this.
@@ -123,26 +198,123 @@ impl Endpoint {
         self.state.send_modify(|state| state.note = note.into());
     }
 
-    /// Registers a call; it is in flight until the guard is dropped.
-    pub fn start(self: &Arc<Self>) -> InFlight {
-        self.in_flight.fetch_add(1, Relaxed);
-        InFlight(Arc::clone(self))
+    /// Takes down that a probe has passed, which ends an ejection whose time has run out. Only the
+    /// endpoint's prober calls this.
+    pub fn passed(&self) {
+        if self.is_ejected() && self.ejector().end(Instant::now()) {
+            self.readmit();
+            info!(upstream = &*self.pool.name, endpoint = %self.address, "endpoint takes calls again");
+        }
+    }
+
+    /// Takes down a fault of transport, of a call or of a connection: once for each connection that
+    /// is lost, however many calls were on it. Never for a complete response.
+    pub fn fault(&self, fault: Fault) {
+        if let Some(adaptive) = &self.adaptive {
+            adaptive.lock().expect("no holder of this lock panics").failed();
+        }
+        let row = self.row.fetch_add(1, Relaxed).saturating_add(1);
+        let started = (self.calls.load(Relaxed) >> 32) as u32;
+        let (rules, now) = (&self.pool.ejection, Instant::now());
+        let mut ejector = self.ejector();
+        let due = ejector.fault(rules, row, started, now);
+        if !due || !self.pool.eject(self, || self.alter(EJECTED, 0)) {
+            return;
+        }
+        let time = ejector.eject(rules, fault, now);
+        drop(ejector);
+        let EndpointLabels { upstream, endpoint } = self.labels();
+        let labels = EjectionLabels { upstream, endpoint, reason: fault.label() };
+        self.pool.metrics.ejections.get_or_create(&labels).inc();
+        let (upstream, reason) = (&*self.pool.name, fault.label());
+        warn!(upstream, endpoint = %self.address, reason, ?time, "endpoint ejected");
+    }
+
+    fn readmit(&self) {
+        self.row.store(0, Relaxed);
+        self.pool.change(|| self.alter(0, EJECTED));
+    }
+
+    /// Changes the condition; one that becomes available by it is cold.
+    fn alter(&self, set: u8, clear: u8) {
+        let before = self.condition.load(Relaxed);
+        let mut after = before & !clear | set;
+        let [was, is] = [before, after].map(|it| it & (HEALTHY | EJECTED) == HEALTHY);
+        if !was && is && !self.pool.slow_start.is_zero() {
+            self.cold_since.store(self.age(), Relaxed);
+            after |= COLD;
+        }
+        // Under the pool's lock: nothing else changes these bits but warming up, which may repeat.
+        self.condition.store(after, Relaxed);
+    }
+
+    /// Whether it became available only lately.
+    pub(super) fn is_cold(&self) -> bool {
+        self.condition.load(Relaxed) & COLD != 0
+    }
+
+    /// Whether, by chance, a warm endpoint should take the call in its place.
+    pub(super) fn yields(&self) -> bool {
+        if !self.is_cold() {
+            return false;
+        }
+        let since =
+            Duration::from_millis(self.age() - self.cold_since.load(Relaxed).min(self.age()));
+        let share = warmth(since, self.pool.slow_start);
+        if share >= 1.0 {
+            self.condition.fetch_and(!COLD, Relaxed);
+        }
+        fastrand::f64() >= share
+    }
+
+    /// How old its pool is, in milliseconds.
+    fn age(&self) -> u64 {
+        u64::try_from(self.pool.begun.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    fn ejector(&self) -> MutexGuard<'_, Ejector> {
+        self.ejector.lock().expect("no holder of this lock panics")
+    }
+
+    pub(super) fn labels(&self) -> EndpointLabels {
+        EndpointLabels {
+            upstream: (&*self.pool.name).into(),
+            endpoint: self.address.to_string().as_str().into(),
+        }
+    }
+
+    /// Registers a call where there is room for it; it is in flight until the guard is dropped.
+    pub(super) fn admit(self: &Arc<Self>) -> Option<InFlight> {
+        InFlight::of(self)
     }
 }
 
-/// A call in flight on an endpoint.
-#[derive(Debug)]
-pub struct InFlight(Arc<Endpoint>);
-
-impl InFlight {
-    /// The endpoint that the call is on.
-    pub fn endpoint(&self) -> &Arc<Endpoint> {
-        &self.0
-    }
+/// The share of its calls that an endpoint takes so long after it became available.
+fn warmth(since: Duration, slow_start: Duration) -> f64 {
+    let part = since.as_secs_f64() / slow_start.as_secs_f64();
+    (COLDEST + (1.0 - COLDEST) * part).min(1.0)
 }
 
-impl Drop for InFlight {
-    fn drop(&mut self) {
-        self.0.in_flight.fetch_sub(1, Relaxed);
+pub(super) fn in_flight(calls: u64) -> u32 {
+    calls as u32
+}
+
+/// Its prober says so.
+const HEALTHY: u8 = 1;
+/// Its calls say that it should be left alone.
+const EJECTED: u8 = 2;
+/// It became available lately, and is not to be given its whole share.
+const COLD: u8 = 4;
+const COLDEST: f64 = 0.1;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_endpoint_warms_up_from_a_tenth_to_the_whole() {
+        let whole = Duration::from_secs(10);
+        let share = |seconds| (warmth(Duration::from_secs(seconds), whole) * 100.0).round();
+        assert_eq!([0, 5, 10, 99].map(share), [10.0, 55.0, 100.0, 100.0]);
     }
 }

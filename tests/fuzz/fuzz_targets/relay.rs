@@ -103,7 +103,7 @@ impl World {
     fn new() -> Self {
         let config = &site().config;
         let (metrics, shutdown, changes) = (Metrics::new(), Shutdown::new(), Changes::default());
-        let upstream = Arc::new(Upstream::new(&config.upstreams[0], &changes));
+        let upstream = Arc::new(Upstream::new(&config.upstreams[0], &changes, &metrics));
         for endpoint in upstream.endpoints().iter() {
             endpoint.publish(Health::Healthy, "");
         }
