@@ -65,11 +65,29 @@ pub struct EndpointStatus {
     /// What to know of its probes whatever its health; mostly empty.
     #[serde(default)]
     pub note: String,
+    /// Whether it takes calls only while no other endpoint is available.
+    #[serde(default)]
+    pub backup: bool,
+    /// Why and until when it takes no calls though it is healthy, where its transport failed them.
+    #[serde(default)]
+    pub ejected: Option<Ejection>,
     /// Calls in flight, over all workers.
     pub in_flight: usize,
+    /// How many may be, where that is bounded.
+    #[serde(default)]
+    pub limit: Option<u32>,
     /// Its last changes, the newest first.
     #[serde(default)]
     pub history: Vec<Transition>,
+}
+
+/// An endpoint's ejection.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Ejection {
+    /// The last fault: `connect`, `tls`, `reset`, `goaway`, `closed`, `timeout`.
+    pub reason: String,
+    /// From when on a probe that passes ends it, RFC 3339 in UTC.
+    pub until: String,
 }
 
 /// A change of a service or of an endpoint.
@@ -128,7 +146,12 @@ fn upstream_status(upstream: &Upstream) -> UpstreamStatus {
             since: timestamp(state.since),
             reason: state.reason.to_string(),
             note: state.note.to_string(),
+            backup: endpoint.is_backup(),
+            ejected: endpoint
+                .ejected()
+                .map(|it| Ejection { reason: it.reason.to_string(), until: timestamp(it.until) }),
             in_flight: endpoint.in_flight(),
+            limit: endpoint.limit(),
             history: transitions(&state.history),
         }
     });

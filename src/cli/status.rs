@@ -8,7 +8,7 @@ use hyper_util::rt::TokioIo;
 use serde::de::DeserializeOwned;
 use tokio::{net::TcpStream, task::JoinSet, time::timeout};
 
-use crate::admin::{Simulation, Status, Transition};
+use crate::admin::{EndpointStatus, Simulation, Status, Transition};
 
 /// Arguments of `upbeat status`.
 #[derive(Debug, clap::Args)]
@@ -80,10 +80,9 @@ fn table(status: &Status) -> String {
     for upstream in &status.upstreams {
         for endpoint in &upstream.endpoints {
             let name = format!("{}/{}", upstream.upstream, endpoint.endpoint);
-            let words = [&endpoint.reason, &endpoint.note].map(String::as_str);
-            let why = words.into_iter().filter(|words| !words.is_empty()).collect::<Vec<_>>();
+            let why = why(endpoint);
             changes.extend(endpoint.history.iter().map(|change| (name.clone(), change)));
-            let rest = [endpoint.health.clone(), endpoint.since.clone(), why.join("; ")];
+            let rest = [endpoint.health.clone(), endpoint.since.clone(), why];
             let [health, since, reason] = rest;
             endpoints.push([name, health, since, reason]);
         }
@@ -94,6 +93,18 @@ fn table(status: &Status) -> String {
         table.push_str(&columns(&last(changes)));
     }
     table
+}
+
+/// All that is to be said of an endpoint beside its health.
+fn why(endpoint: &EndpointStatus) -> String {
+    let ejected = endpoint
+        .ejected
+        .as_ref()
+        .map(|it| format!("ejected ({}) until a probe passes after {}", it.reason, it.until));
+    let backup = endpoint.backup.then(|| "backup".to_owned());
+    let probed = [&endpoint.reason, &endpoint.note].into_iter().filter(|it| !it.is_empty());
+    let words: Vec<_> = probed.cloned().chain(ejected).chain(backup).collect();
+    words.join("; ")
 }
 
 /// The last changes of all, the newest first.
@@ -161,6 +172,15 @@ const TIMEOUT: std::time::Duration = std::time::Duration::from_secs(5);
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_ejection_is_told_beside_what_probes_saw() {
+        let text = r#"{ "endpoint": "", "health": "healthy", "since": "", "reason": "", "note": "a note",
+            "backup": true, "in_flight": 0, "ejected": { "reason": "reset", "until": "12:00" } }"#;
+        let endpoint = serde_json::from_str(text).unwrap();
+        let words = "a note; ejected (reset) until a probe passes after 12:00; backup";
+        assert_eq!(why(&endpoint), words);
+    }
 
     #[test]
     fn columns_are_as_wide_as_their_widest_cell() {

@@ -12,6 +12,7 @@ mod config;
 mod deadlines;
 mod differential;
 mod drain;
+mod ejection;
 mod failover;
 mod fixture;
 mod flow;
