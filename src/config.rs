@@ -18,12 +18,12 @@ mod view;
 use std::{fmt, path::Path};
 
 pub use self::checked::{
-    Check, Config, Endpoint, GrpcCheck, Health, HttpCheck, Listener, Match, Policy, Probe, Retry,
-    Route, Service, Upstream,
+    Check, Config, Discovery, Dns, Endpoint, File, GrpcCheck, Health, HttpCheck, Listener, Lookup,
+    Match, Policy, Probe, Retry, Route, Service, Upstream,
 };
 pub use self::document::{
     Admin, Admission, AllDown, AllDownPolicy, Drain, Ejection, Level, LoadBalancing, Log,
-    LogFormat, NotServingAs, RetryStatus,
+    LogFormat, NotServingAs, Records, RetryStatus,
 };
 pub use self::limits::{Frames, Limits, Priorities, Rate, WindowUpdates};
 pub use self::value::{Cap, Quorum, Share, Workers};

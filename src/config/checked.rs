@@ -1,8 +1,11 @@
 //! What the rest of the program takes its sections from: every reference resolved, every default
 //! filled in, every rule between keys held.
 
+mod discovery;
+
 use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
 
+pub use self::discovery::{Discovery, Dns, File, Lookup};
 use super::{
     document::{
         Admin, Admission, AllDown, Drain, Ejection, LoadBalancing, Log, NotServingAs, RetryStatus,
@@ -121,8 +124,10 @@ pub struct Retry {
 pub struct Upstream {
     /// Its key under `upstreams`.
     pub name: String,
-    /// At least one, no two of one address.
+    /// No two of one address. At least one, unless they are discovered.
     pub endpoints: Vec<Endpoint>,
+    /// Where they are found, unless they are listed.
+    pub discovery: Option<Discovery>,
     /// How they are probed.
     pub probe: Probe,
     /// How many must be healthy.

@@ -1,6 +1,7 @@
 //! The shape of the YAML, as serde and the JSON Schema see it. What must be there is checked in
 //! `rules`, so that one missing key does not hide the other problems.
 
+mod discovery;
 mod endpoint;
 mod health;
 mod listener;
@@ -13,18 +14,20 @@ use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+pub use self::{
+    discovery::Records,
+    health::{AllDown, AllDownPolicy, NotServingAs},
+    overload::{Admission, Ejection},
+    route::RetryStatus,
+    upstream::LoadBalancing,
+};
 pub(super) use self::{
+    discovery::{Dns, File},
     endpoint::Endpoint,
     health::Health,
     listener::Listener,
     route::{Match, Retry, Route, Timeouts},
     upstream::{Check, Grpc, Http, Probe, Upstream},
-};
-pub use self::{
-    health::{AllDown, AllDownPolicy, NotServingAs},
-    overload::{Admission, Ejection},
-    route::RetryStatus,
-    upstream::LoadBalancing,
 };
 use super::{limits::Limits, value::Workers};
 

@@ -7,6 +7,7 @@ use serde::Deserialize;
 
 use super::{
     super::value::{Quorum, Share},
+    discovery::{Dns, File},
     endpoint::Endpoint,
     overload::{Admission, Ejection},
 };
@@ -16,8 +17,12 @@ use super::{
 #[serde(deny_unknown_fields, default)]
 pub(in crate::config) struct Upstream {
     /// The endpoints: IP address and port each, or `{ address: "10.0.1.1:4317", backup: true }`. At
-    /// least one that is no backup.
+    /// least one that is no backup. Exactly one of `endpoints`, `dns` and `file` says where they are.
     pub(in crate::config) endpoints: Vec<Endpoint>,
+    /// The endpoints are what a name resolves to.
+    pub(in crate::config) dns: Option<Dns>,
+    /// The endpoints are listed in a file of their own.
+    pub(in crate::config) file: Option<File>,
     /// How the endpoints are probed. Required: without it nothing could be said of them.
     pub(in crate::config) probe: Option<Probe>,
     /// How many endpoints must be healthy, backups among them: a count, or a share such as `"50%"`.

@@ -15,6 +15,7 @@ use super::{
 impl Checker<'_> {
     pub(super) fn upstream(&mut self, name: String, raw: document::Upstream) -> Upstream {
         let path = join("upstreams", &name);
+        let discovery = self.discovery(&path, raw.endpoints.len(), raw.dns, raw.file);
         let endpoints = self.endpoints(&path, &raw.endpoints);
         // Those that are wrong are counted too, as they are meant to be put right.
         let total = raw.endpoints.len();
@@ -34,6 +35,7 @@ impl Checker<'_> {
         Upstream {
             name,
             endpoints,
+            discovery,
             probe: self.probe(format!("{path}.probe"), raw.probe),
             min_healthy: raw.min_healthy,
             panic_threshold: raw.panic_threshold,
@@ -70,9 +72,7 @@ impl Checker<'_> {
                 Err(_) => self.problem(&path, format!("{text:?} is not {what}")),
             }
         }
-        if raw.is_empty() {
-            self.problem(&path, "at least one endpoint is required");
-        } else if !endpoints.is_empty() && endpoints.iter().all(|endpoint| endpoint.backup) {
+        if !endpoints.is_empty() && endpoints.iter().all(|endpoint| endpoint.backup) {
             self.problem(&path, "all of them are backups: at least one must not be");
         }
         endpoints
@@ -234,7 +234,7 @@ pub(super) fn is_reserved(name: &str) -> bool {
 }
 
 const KINDS: &str = "otlp: {}, grpc: {}, http: {} or tcp: {}";
-const PORT_0: &str = "port 0 cannot be connected to";
+pub(super) const PORT_0: &str = "port 0 cannot be connected to";
 const RESERVED: [&str; 9] = [
     "connection",
     "content-length",
