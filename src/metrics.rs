@@ -59,6 +59,12 @@ pub struct Metrics {
     pub probes: Family<ProbeLabels, Counter>,
     /// How long probes took, in seconds.
     pub probe_duration: Family<EndpointLabels, Histogram, fn() -> Histogram>,
+    /// Endpoints that were found.
+    pub discovery_endpoints: Family<UpstreamLabels, Gauge>,
+    /// Times that finding them failed.
+    pub discovery_failures: Family<UpstreamLabels, Counter>,
+    /// When they were found last, in seconds since 1970.
+    pub discovery_last_success: Family<UpstreamLabels, Gauge>,
 }
 
 /// A service and one of its methods.
@@ -141,7 +147,7 @@ pub struct EjectionLabels {
     pub upstream: Text,
     /// The endpoint's address.
     pub endpoint: Text,
-    /// `connect`, `tls`, `reset`, `goaway`, `closed`, `timeout`.
+    /// One of [`FAULTS`].
     pub reason: &'static str,
 }
 
@@ -152,6 +158,13 @@ pub struct ShedLabels {
     pub upstream: Text,
     /// What there was too much of.
     pub reason: &'static str,
+}
+
+/// Labels of an upstream.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct UpstreamLabels {
+    /// The upstream's name.
+    pub upstream: Text,
 }
 
 /// Labels of a health service.
@@ -168,7 +181,7 @@ pub struct ProbeLabels {
     pub upstream: Text,
     /// The endpoint's address.
     pub endpoint: Text,
-    /// `passed`, `failed`, or `inconclusive` where the cause was on our side.
+    /// One of [`RESULTS`].
     pub result: &'static str,
 }
 
@@ -216,6 +229,9 @@ impl Metrics {
             service_serving: Family::default(),
             probes: Family::default(),
             probe_duration: Family::new_with_constructor(latency),
+            discovery_endpoints: Family::default(),
+            discovery_failures: Family::default(),
+            discovery_last_success: Family::default(),
         };
         let build: Family<[(&str, &str); 1], Gauge> = Family::default();
         build.get_or_create(&[("version", env!("CARGO_PKG_VERSION"))]).set(1);
@@ -267,6 +283,14 @@ impl Metrics {
         add!(metrics.service_serving, "service_serving", "1 where the service is SERVING");
         add!(metrics.probes, "probes", "Probes, by their result");
         add!(metrics.probe_duration, "probe_duration", "How long probes took", Unit::Seconds);
+        add!(metrics.discovery_endpoints, "discovery_endpoints", "Endpoints that were found");
+        add!(metrics.discovery_failures, "discovery_failures", "Times that finding them failed");
+        add!(
+            metrics.discovery_last_success,
+            "discovery_last_success_timestamp",
+            "When they were found last, since 1970",
+            Unit::Seconds
+        );
         metrics.registry = Arc::new(registry);
         metrics
     }
@@ -280,6 +304,29 @@ impl Metrics {
             return (service.into(), method.into());
         }
         (OTHER.into(), OTHER.into())
+    }
+
+    /// Takes away what was counted of an endpoint: addresses that come and go would add up.
+    pub fn forget(&self, endpoint: &EndpointLabels) {
+        self.upstream_connect_failures.remove(endpoint);
+        self.probe_duration.remove(endpoint);
+        for gauge in [
+            &self.upstream_connections,
+            &self.endpoint_healthy,
+            &self.endpoint_in_flight,
+            &self.endpoint_ejected,
+            &self.endpoint_limit,
+        ] {
+            gauge.remove(endpoint);
+        }
+        for reason in FAULTS {
+            let EndpointLabels { upstream, endpoint } = endpoint.clone();
+            self.ejections.remove(&EjectionLabels { upstream, endpoint, reason });
+        }
+        for result in RESULTS {
+            let EndpointLabels { upstream, endpoint } = endpoint.clone();
+            self.probes.remove(&ProbeLabels { upstream, endpoint, result });
+        }
     }
 
     /// Everything, as `application/openmetrics-text; version=1.0.0`.
@@ -303,6 +350,10 @@ fn latency() -> Histogram {
     ])
 }
 
+/// Results of a probe: `inconclusive` where the cause was on our side.
+pub const RESULTS: [&str; 3] = ["passed", "failed", "inconclusive"];
+/// What endpoints are ejected for.
+pub const FAULTS: [&str; 6] = ["connect", "tls", "reset", "goaway", "closed", "timeout"];
 /// How many gRPC methods have labels of their own.
 const METHODS: usize = 256;
 const OTHER: &str = "other";

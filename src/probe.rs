@@ -17,19 +17,26 @@ mod threshold;
 mod verdict;
 mod watch;
 
-use std::{fmt, future::pending, net::SocketAddr, panic::resume_unwind, sync::Arc, time::Duration};
+use std::{
+    fmt,
+    future::pending,
+    net::SocketAddr,
+    panic::resume_unwind,
+    sync::{Arc, Weak},
+    time::Duration,
+};
 
 use thiserror::Error;
 use tokio::{
     task::JoinSet,
-    time::{Instant, timeout},
+    time::{Instant, sleep, timeout},
 };
 
 pub use self::channel::{Channel, Reply};
 use self::prober::Prober;
 use crate::{
     config,
-    metrics::Metrics,
+    metrics::{EndpointLabels, Metrics},
     upstream::{Endpoint, Upstream},
 };
 
@@ -169,8 +176,13 @@ pub async fn supervise(upstream: Arc<Upstream>, config: config::Probe, metrics: 
     let mut endpoints = upstream.follow();
     let mut probers = JoinSet::new();
     let mut running = Vec::new();
+    let mut leaving = Leaving { upstream: Arc::clone(&upstream), endpoints: Vec::new() };
     loop {
         tokio::select! {
+            () = sleep(LOOK), if !leaving.endpoints.is_empty() => {
+                leaving.forget_ended(&metrics);
+                continue;
+            }
             changed = endpoints.changed() => if changed.is_err() {
                 // Without an upstream there is nothing to probe.
                 return pending().await;
@@ -186,6 +198,7 @@ pub async fn supervise(upstream: Arc<Upstream>, config: config::Probe, metrics: 
             let kept = current.iter().any(|other| Arc::ptr_eq(other, endpoint));
             if !kept {
                 prober.abort();
+                leaving.endpoints.push((endpoint.address(), Arc::downgrade(endpoint)));
             }
             kept
         });
@@ -199,10 +212,36 @@ pub async fn supervise(upstream: Arc<Upstream>, config: config::Probe, metrics: 
     }
 }
 
+/// Endpoints that were removed and still have calls or connections.
+struct Leaving {
+    upstream: Arc<Upstream>,
+    endpoints: Vec<(SocketAddr, Weak<Endpoint>)>,
+}
+
+impl Leaving {
+    /// Takes the metrics away of those that nothing holds any more, and which nothing can count
+    /// again, unless their address has come back.
+    fn forget_ended(&mut self, metrics: &Metrics) {
+        let current = self.upstream.endpoints();
+        self.endpoints.retain(|(address, endpoint)| {
+            let ended = endpoint.strong_count() == 0;
+            if ended && current.iter().all(|other| other.address() != *address) {
+                metrics.forget(&EndpointLabels {
+                    upstream: (&**self.upstream.name()).into(),
+                    endpoint: address.to_string().as_str().into(),
+                });
+            }
+            !ended
+        });
+    }
+}
+
 /// The interval, give or take a tenth, so that many probers do not fall into step.
 fn jittered(interval: Duration) -> Duration {
     interval.mul_f64(0.9 + 0.2 * fastrand::f64())
 }
 
+/// How often it is seen whether a removed endpoint has ended.
+const LOOK: Duration = Duration::from_millis(500);
 /// How late a timer is that says nothing of what it timed.
 const HELD_UP: Duration = Duration::from_millis(500);

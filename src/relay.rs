@@ -21,6 +21,7 @@ mod parts;
 mod payload;
 mod pump;
 mod reflection;
+mod removed;
 mod replay;
 mod request;
 mod target;

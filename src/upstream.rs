@@ -33,6 +33,8 @@ use crate::{
 pub struct Upstream {
     endpoints: watch::Sender<Endpoints>,
     pool: Arc<Pool>,
+    /// Why the endpoints may not be what they should; mostly empty.
+    note: watch::Sender<Arc<str>>,
     min_healthy: Quorum,
     panic_threshold: Share,
     balancer: Balancer,
@@ -70,6 +72,7 @@ impl Upstream {
         let upstream = Self {
             endpoints: watch::Sender::default(),
             pool: Arc::new(Pool::new(config, changes, metrics)),
+            note: watch::Sender::new("".into()),
             min_healthy: config.min_healthy,
             panic_threshold: config.panic_threshold,
             balancer: Balancer::new(config.load_balancing),
@@ -83,18 +86,36 @@ impl Upstream {
         upstream
     }
 
-    /// Makes `wanted` the endpoints; those that were there before keep their state.
+    /// Makes `wanted` the endpoints; those that were there before keep their state, and those that
+    /// are no more are told so.
     pub fn reconcile(&self, wanted: &[config::Endpoint]) {
         self.endpoints.send_modify(|endpoints| {
             let next = endpoints.reconciled(wanted, &self.pool, self.hash_by.is_some());
-            for gone in endpoints.iter().filter(|it| !next.iter().any(|next| Arc::ptr_eq(it, next)))
-            {
-                self.forget(gone);
-            }
+            let gone = |it: &&Arc<Endpoint>| !next.iter().any(|next| Arc::ptr_eq(it, next));
+            endpoints.iter().filter(gone).for_each(|endpoint| endpoint.remove());
             self.pool.set_members(&next);
             *endpoints = next;
         });
         self.pool.changes.tell();
+    }
+
+    /// Leaves a note on how its endpoints are found. Only what finds them calls this.
+    pub fn leave_note(&self, note: &str) {
+        let changed = self.note.send_if_modified(|old| {
+            let changes = **old != *note;
+            if changes {
+                *old = note.into();
+            }
+            changes
+        });
+        if changed {
+            self.pool.changes.tell();
+        }
+    }
+
+    /// Why its endpoints may not be what they should; mostly empty.
+    pub fn note(&self) -> Arc<str> {
+        self.note.borrow().clone()
     }
 
     /// The name, as configured.
@@ -250,16 +271,6 @@ impl Upstream {
             if let Some(limit) = endpoint.limit() {
                 metrics.endpoint_limit.get_or_create(&labels).set(limit.into());
             }
-        }
-    }
-
-    /// Takes an endpoint that has left out of the metrics.
-    fn forget(&self, endpoint: &Endpoint) {
-        let (metrics, labels) = (&self.pool.metrics, endpoint.labels());
-        let gauges =
-            [&metrics.endpoint_in_flight, &metrics.endpoint_ejected, &metrics.endpoint_limit];
-        for gauge in gauges {
-            gauge.remove(&labels);
         }
     }
 }

@@ -47,6 +47,9 @@ pub struct UpstreamStatus {
     pub healthy: usize,
     /// How many must be healthy.
     pub needed: usize,
+    /// What to know of how its endpoints are found; mostly empty.
+    #[serde(default)]
+    pub note: String,
     /// All endpoints.
     pub endpoints: Vec<EndpointStatus>,
 }
@@ -159,6 +162,7 @@ fn upstream_status(upstream: &Upstream) -> UpstreamStatus {
         upstream: upstream.name().to_string(),
         healthy: tally.healthy,
         needed: tally.needed,
+        note: upstream.note().to_string(),
         endpoints: endpoints.collect(),
     }
 }

@@ -78,6 +78,9 @@ fn table(status: &Status) -> String {
     }
     let mut endpoints = vec![["ENDPOINT", "HEALTH", "SINCE", "WHY"].map(str::to_owned)];
     for upstream in &status.upstreams {
+        if !upstream.note.is_empty() {
+            endpoints.push([&upstream.upstream, "", "", &upstream.note].map(str::to_owned));
+        }
         for endpoint in &upstream.endpoints {
             let name = format!("{}/{}", upstream.upstream, endpoint.endpoint);
             let why = why(endpoint);

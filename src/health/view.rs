@@ -99,6 +99,13 @@ fn look(upstream: &Upstream, down: &impl Fn(&Upstream, &Endpoint) -> bool) -> Ve
         return Verdict::SERVING;
     }
     let all_down = healthy == 0;
+    if endpoints.is_empty() {
+        // Nothing was found so far: what comes of it is not known.
+        let note = upstream.note();
+        let why = if note.is_empty() { "none was found yet" } else { &*note };
+        let reason = format!("{upstream}: no endpoints ({why})");
+        return Verdict { state: State::Unknown, reason, all_down };
+    }
     let state = if healthy + unknown >= needed { State::Unknown } else { State::NotServing };
     let total = endpoints.len();
     let ill = ill.iter().take(LISTED).map(|(address, reason)| format!("{address}: {reason}"));

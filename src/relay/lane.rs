@@ -30,8 +30,8 @@ pub(super) struct Lane {
     pub(super) endpoint: Arc<Endpoint>,
     upstream: Arc<Upstream>,
     /// Those that take new calls.
-    links: Vec<usize>,
-    dialing: bool,
+    pub(super) links: Vec<usize>,
+    pub(super) dialing: bool,
     /// Why there is no connection, while the next attempt is put off.
     failure: Option<String>,
     /// Attempts in a row that led to no connection, or to one that did not last.
@@ -286,7 +286,7 @@ impl Engine {
     }
 
     /// Calls that wait for a lane are placed anew.
-    fn turn_away(&mut self, at: LaneKey) {
+    pub(super) fn turn_away(&mut self, at: LaneKey) {
         let Some(lane) = self.lanes.get_mut(&at) else { return };
         for key in std::mem::take(&mut lane.waiting) {
             if let Some(call) = self.call(key)

@@ -44,6 +44,10 @@ impl Links {
         self.slots.try_remove(slot(id)).map(|(_, link)| link)
     }
 
+    pub(super) fn iter(&self) -> impl Iterator<Item = (usize, &Link)> {
+        self.slots.iter().map(|(_, (id, link))| (*id, link))
+    }
+
     pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = (usize, &mut Link)> {
         self.slots.iter_mut().map(|(_, (id, link))| (*id, link))
     }

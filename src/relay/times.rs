@@ -21,6 +21,7 @@ impl Engine {
     /// Ends what is late, idle or old.
     pub(super) fn check_times(&mut self) {
         self.end_late();
+        self.leave_removed();
         let now = self.context.now;
         let mut ready = Vec::new();
         for (id, link) in self.links.iter_mut() {

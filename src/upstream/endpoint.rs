@@ -28,7 +28,7 @@ use crate::metrics::{EjectionLabels, EndpointLabels};
 pub struct Endpoint {
     address: SocketAddr,
     state: watch::Sender<State>,
-    /// [`HEALTHY`], [`EJECTED`], [`COLD`]: one load tells what a pick needs to know.
+    /// [`HEALTHY`], [`EJECTED`], [`COLD`], [`REMOVED`]: one load tells what a pick needs to know.
     condition: AtomicU8,
     backup: AtomicBool,
     /// Calls at a time; where it is not bounded, more than there can be.
@@ -144,6 +144,16 @@ impl Endpoint {
         self.ejector().current()
     }
 
+    /// Whether its upstream has it no more: its calls may end, and no new ones come.
+    pub fn is_removed(&self) -> bool {
+        self.condition.load(Relaxed) & REMOVED != 0
+    }
+
+    /// Nobody is to connect to it any more. Its prober may publish once more before it ends.
+    pub(super) fn remove(&self) {
+        self.pool.change(|| self.alter(REMOVED, HEALTHY));
+    }
+
     /// What is known of it.
     pub fn state(&self) -> State {
         self.state.borrow().clone()
@@ -180,7 +190,7 @@ impl Endpoint {
         if !changed {
             return;
         }
-        if health == Health::Healthy {
+        if health == Health::Healthy && !self.is_removed() {
             self.pool.change(|| self.alter(HEALTHY, 0));
         } else {
             self.pool.change(|| self.alter(0, HEALTHY));
@@ -305,6 +315,8 @@ const HEALTHY: u8 = 1;
 const EJECTED: u8 = 2;
 /// It became available lately, and is not to be given its whole share.
 const COLD: u8 = 4;
+/// Its upstream has it no more.
+const REMOVED: u8 = 8;
 const COLDEST: f64 = 0.1;
 
 #[cfg(test)]
