@@ -22,6 +22,7 @@ use crate::{
     admin::Admin,
     answer::Answers,
     config::{self, Cap, Config},
+    discovery,
     health::Board,
     metrics::Metrics,
     net::{self, Addresses},
@@ -136,6 +137,9 @@ impl App {
         for (upstream, config) in upstreams.iter().zip(&config.upstreams) {
             let probe = config.probe.clone();
             control.spawn(probe::supervise(Arc::clone(upstream), probe, metrics.clone()));
+            if let Some(config) = config.discovery.clone() {
+                control.spawn(discovery::follow(Arc::clone(upstream), config, metrics.clone()));
+            }
         }
         control.spawn(board.run(changes, shutdown.drain.clone()));
         let mut admin_task = JoinSet::new();

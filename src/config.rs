@@ -18,8 +18,8 @@ mod view;
 use std::{fmt, path::Path};
 
 pub use self::checked::{
-    Check, Config, Discovery, Dns, Endpoint, File, GrpcCheck, Health, HttpCheck, Listener, Lookup,
-    Match, Policy, Probe, Retry, Route, Service, Upstream,
+    Check, Config, Discovery, Dns, Endpoint, Family, File, GrpcCheck, Health, HttpCheck, Listener,
+    Lookup, Match, Policy, Probe, Retry, Route, Service, Upstream,
 };
 pub use self::document::{
     Admin, Admission, AllDown, AllDownPolicy, Drain, Ejection, Level, LoadBalancing, Log,

@@ -11,17 +11,25 @@
 //! 7  app  demo                     the only wiring: bind, start workers and tasks, drain
 //! 6  worker  admin                 edges: a worker's sockets; admin's HTTP
 //! 5  relay                         a worker's streams: paired with an endpoint's, or answered here
-//! 4  route  answer  |  probe       request plane | control plane: they never import each other
+//! 4  route  answer  |  probe  discovery    request plane | control plane: neither imports the other
 //! 3  health                        Board: endpoint states folded into one published answer
 //! 2  upstream                      Upstream, Endpoint, Balancer
 //! 1  http2  grpc  net  metrics  shutdown
 //! 0  config                        plain data
 //! ```
 //!
-//! The planes meet in floors 2 and 3 only: the control plane writes (a probe → its endpoint's
-//! health), [`health`] folds, the request plane reads. Calls write one thing there, the faults of
-//! transport that they meet: these can eject an endpoint, and only a probe takes it back. Each state has one writer and is published
-//! by `tokio::sync::watch`; what a call counts is atomic.
+//! The planes meet in floors 2 and 3 only: the control plane writes (discovery → an upstream's
+//! endpoint set, a probe → its endpoint's health), [`health`] folds, the request plane reads. Calls
+//! write one thing there, the faults of transport that they meet: these can eject an endpoint, and
+//! only a probe takes it back. Each state has one writer and is published by `tokio::sync::watch`;
+//! what a call counts is atomic.
+//!
+//! # Life of an endpoint
+//!
+//! The configuration lists it, or [`discovery`] finds it, in the background: no call ever waits for
+//! a look-up. [`upstream::Upstream::reconcile`] makes a set of addresses the endpoints: one that
+//! stays keeps its state, a new one gets a prober, one that is gone gets no more calls; each
+//! worker closes its connections to it when the calls on them have ended, and forgets it.
 //!
 //! # Life of a request
 //!
@@ -48,6 +56,7 @@ pub mod app;
 pub mod cli;
 pub mod config;
 pub mod demo;
+pub mod discovery;
 pub mod grpc;
 pub mod health;
 pub mod http2;

@@ -14,7 +14,7 @@ const FLOORS: [&[&str]; 9] = [
     &["http2", "grpc", "net", "metrics", "shutdown"],
     &["upstream"],
     &["health"],
-    &["route", "answer", "probe"],
+    &["route", "answer", "probe", "discovery"],
     &["relay"],
     &["worker", "admin"],
     &["app", "demo"],

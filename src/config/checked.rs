@@ -5,7 +5,7 @@ mod discovery;
 
 use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
 
-pub use self::discovery::{Discovery, Dns, File, Lookup};
+pub use self::discovery::{Discovery, Dns, Family, File, Lookup};
 use super::{
     document::{
         Admin, Admission, AllDown, Drain, Ejection, LoadBalancing, Log, NotServingAs, RetryStatus,

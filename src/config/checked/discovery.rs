@@ -29,13 +29,26 @@ pub struct Dns {
 /// Which records of a name tell the endpoints.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Lookup {
-    /// A and AAAA, all with one port.
+    /// Addresses, all with one port.
     Address {
         /// The port of every endpoint.
         port: u16,
+        /// Of which kind.
+        family: Family,
     },
     /// SRV, which have the port.
     Srv,
+}
+
+/// Which addresses are asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Family {
+    /// A and AAAA.
+    Any,
+    /// A.
+    V4,
+    /// AAAA.
+    V6,
 }
 
 /// A file that lists the endpoints.

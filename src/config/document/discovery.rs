@@ -21,7 +21,7 @@ pub(in crate::config) struct Dns {
     /// Which records tell the endpoints. Default: `address`.
     #[serde(rename = "type")]
     pub(in crate::config) records: Records,
-    /// The port of every endpoint. Required for `address`, and told by the answer for `srv`.
+    /// The port of every endpoint. Required, but for `srv`, where the answer tells it.
     pub(in crate::config) port: Option<u16>,
     /// The longest time between two look-ups. Default: 10s.
     #[serde(with = "humantime_serde")]
@@ -43,9 +43,13 @@ pub(in crate::config) struct Dns {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Records {
-    /// A and AAAA.
+    /// A and AAAA. Where either cannot be asked for, the last endpoints stay.
     #[default]
     Address,
+    /// A alone, such as where pods have addresses of both kinds and shall not count twice.
+    A,
+    /// AAAA alone.
+    Aaaa,
     /// SRV, and the A and AAAA of their targets. Only targets of the first priority are taken, each
     /// with the same weight.
     Srv,

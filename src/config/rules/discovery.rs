@@ -4,7 +4,7 @@ use std::{net::IpAddr, time::Duration};
 
 use super::{
     super::{
-        checked::{Discovery, Dns, File, Lookup},
+        checked::{Discovery, Dns, Family, File, Lookup},
         document::{self, Records},
         lines::join,
     },
@@ -24,7 +24,7 @@ impl Checker<'_> {
         match (listed, dns, file) {
             (0, Some(dns), None) => self.dns(&format!("{path}.dns"), dns).map(Discovery::Dns),
             (0, None, Some(file)) => {
-                let wanted = "such as { path: endpoints.yaml }";
+                let wanted = "where the list is, such as /etc/upbeat/endpoints.yaml";
                 let path = self.required(&format!("{path}.file.path"), file.path, wanted)?;
                 Some(Discovery::File(File { path }))
             }
@@ -53,7 +53,11 @@ impl Checker<'_> {
 
     fn dns(&mut self, path: &str, raw: document::Dns) -> Option<Dns> {
         let named = format!("{path}.name");
-        let name = self.required(&named, raw.name, "such as tempo-distributor-headless");
+        let name = self.required(
+            &named,
+            raw.name,
+            "what is looked up, such as tempo-distributor-headless",
+        );
         let name = name.filter(|name| match fault(name) {
             Some(fault) => {
                 self.problem(&named, format!("{name:?} {fault}"));
@@ -63,7 +67,7 @@ impl Checker<'_> {
         });
         let lookup = self.lookup(&format!("{path}.port"), raw.records, raw.port);
         let refresh_interval = raw.refresh_interval.unwrap_or(Duration::from_secs(10));
-        let min_refresh = raw.min_refresh.unwrap_or(Duration::from_secs(1).min(refresh_interval));
+        let min_refresh = raw.min_refresh.unwrap_or_else(|| SHORTEST.min(refresh_interval));
         self.positive(&format!("{path}.refresh_interval"), raw.refresh_interval);
         self.positive(&format!("{path}.min_refresh"), raw.min_refresh);
         if min_refresh > refresh_interval {
@@ -84,18 +88,21 @@ impl Checker<'_> {
     }
 
     fn lookup(&mut self, path: &str, records: Records, port: Option<u16>) -> Option<Lookup> {
-        match (records, port) {
-            (_, Some(0)) => self.problem(path, PORT_0),
-            (Records::Address, Some(port)) => return Some(Lookup::Address { port }),
-            (Records::Srv, None) => return Some(Lookup::Srv),
-            (Records::Address, None) => {
-                self.problem(path, "is required, such as 4317: addresses have none");
+        let family = match records {
+            Records::Address => Family::Any,
+            Records::A => Family::V4,
+            Records::Aaaa => Family::V6,
+            Records::Srv if port.is_none() => return Some(Lookup::Srv),
+            Records::Srv => {
+                self.problem(path, "is told by each SRV record: leave it out");
+                return None;
             }
-            (Records::Srv, Some(_)) => {
-                self.problem(path, "is told by each SRV record: leave it out")
-            }
+        };
+        if port == Some(0) {
+            self.problem(path, PORT_0);
         }
-        None
+        let port = self.required(path, port, "addresses have none")?;
+        Some(Lookup::Address { port, family })
     }
 }
 
@@ -112,3 +119,6 @@ fn fault(name: &str) -> Option<&'static str> {
     let valid = name.len() <= 253 && name.split('.').all(well_formed);
     (!valid).then_some("is not a host name, such as tempo-distributor-headless")
 }
+
+/// Between two look-ups where nothing is said.
+const SHORTEST: Duration = Duration::from_secs(1);
