@@ -4,6 +4,7 @@ pub(crate) mod caller;
 pub(crate) mod echo;
 pub(crate) mod endpoint;
 pub(crate) mod frames;
+pub(crate) mod names;
 pub(crate) mod program;
 pub(crate) mod proxy;
 pub(crate) mod wire;

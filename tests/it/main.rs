@@ -11,6 +11,7 @@ mod cloud;
 mod config;
 mod deadlines;
 mod differential;
+mod discovery;
 mod drain;
 mod ejection;
 mod failover;
