@@ -9,6 +9,7 @@
 mod dns;
 mod file;
 mod resolver;
+mod system;
 
 use std::{
     collections::BTreeSet,

@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, net::SocketAddr, time::Duration};
 
 use tokio::time::{sleep, timeout};
 
-use super::{Found, jittered, resolver::Resolver};
+use super::{Found, jittered, resolver::Resolver, system::System};
 use crate::config;
 
 /// What a look-up found.
@@ -19,8 +19,9 @@ pub(super) struct Answer {
 /// Looks the name up for as long as it is polled.
 pub(super) async fn follow(config: &config::Dns, mut found: Found) {
     let mut pace = Pace::new(config);
+    let mut system = System::default();
     loop {
-        let outcome = timeout(LONGEST, look_up(config)).await.unwrap_or_else(|_| {
+        let outcome = timeout(LONGEST, look_up(config, &mut system)).await.unwrap_or_else(|_| {
             Err(format!("no answer within {}", humantime::format_duration(LONGEST)))
         });
         let wait = match outcome {
@@ -37,15 +38,24 @@ pub(super) async fn follow(config: &config::Dns, mut found: Found) {
     }
 }
 
-/// One look-up, by a resolver of its own: the system's files may have changed since the last one,
-/// and nothing is to be cached here.
-async fn look_up(config: &config::Dns) -> Result<Answer, String> {
-    let resolver = Resolver::new(&config.resolvers).await?;
+/// One look-up, by a resolver of its own: who is to be asked may have changed since the last one,
+/// and nothing is to be kept between them.
+async fn look_up(config: &config::Dns, system: &mut System) -> Result<Answer, String> {
+    let of_system = config.resolvers.is_empty();
+    if of_system {
+        system.refresh().await;
+    }
+    let resolver = || match of_system {
+        true => system.resolver(),
+        false => Resolver::of(&config.resolvers),
+    };
+    let name = &config.name;
     match config.lookup {
-        config::Lookup::Address { port, family } => {
-            resolver.addresses(&config.name, port, family).await
-        }
-        config::Lookup::Srv => resolver.services(&config.name).await,
+        config::Lookup::Srv => resolver()?.services(name).await,
+        config::Lookup::Address { port, family } => match system.known(name, port, family) {
+            Some(answer) => Ok(answer),
+            None => resolver()?.addresses(name, port, family).await,
+        },
     }
 }
 

@@ -12,16 +12,14 @@ use std::{
 
 use futures_util::{StreamExt, TryStreamExt, future::try_join_all, stream};
 use hickory_resolver::{
-    Hosts, TokioResolver,
+    TokioResolver,
     config::{ConnectionConfig, NameServerConfig, ResolveHosts, ResolverConfig, ResolverOpts},
     net::{DnsError, NetError, NoRecords, runtime::TokioRuntimeProvider},
     proto::{
-        op::{Query, ResponseCode},
+        op::ResponseCode,
         rr::{Name, RData, Record, RecordType},
     },
-    system_conf::read_system_conf,
 };
-use tokio::task::spawn_blocking;
 
 use super::dns::Answer;
 use crate::config::Family;
@@ -29,7 +27,6 @@ use crate::config::Family;
 /// Who is asked.
 pub(super) struct Resolver {
     inner: TokioResolver,
-    hosts: Hosts,
     /// What is put behind a name.
     search: Vec<Name>,
     /// A name with fewer dots is tried behind the search list.
@@ -40,20 +37,16 @@ pub(super) struct Resolver {
 type Records<T> = Result<Option<(Vec<T>, Duration)>, String>;
 
 impl Resolver {
-    /// One that asks `servers`, or those of the system where there are none.
-    pub(super) async fn new(servers: &[SocketAddr]) -> Result<Self, String> {
-        let (config, mut options, hosts) = if servers.is_empty() {
-            let system = || (read_system_conf(), Hosts::from_system().unwrap_or_default());
-            let (system, hosts) =
-                spawn_blocking(system).await.map_err(|error| error.to_string())?;
-            let (config, options) = system.map_err(|error| format!("/etc/resolv.conf: {error}"))?;
-            (config, options, hosts)
-        } else {
-            let servers = servers.iter().map(|server| name_server(*server)).collect();
-            let mut options = ResolverOpts::default();
-            options.timeout = TRY;
-            (ResolverConfig::from_name_servers(servers), options, Hosts::default())
-        };
+    /// One that asks `servers`, without a search list.
+    pub(super) fn of(servers: &[SocketAddr]) -> Result<Self, String> {
+        let servers = servers.iter().map(|server| name_server(*server)).collect();
+        let mut options = ResolverOpts::default();
+        options.timeout = TRY;
+        Self::new(ResolverConfig::from_name_servers(servers), options)
+    }
+
+    pub(super) fn new(config: ResolverConfig, mut options: ResolverOpts) -> Result<Self, String> {
+        // What holds for how long is `dns`'s to say, and the hosts file `system`'s.
         options.cache_size = 0;
         options.use_hosts_file = ResolveHosts::Never;
         let search = match config.search() {
@@ -66,7 +59,7 @@ impl Resolver {
             .with_options(options)
             .build()
             .map_err(|error| words(&error))?;
-        Ok(Self { inner, hosts, search, ndots })
+        Ok(Self { inner, search, ndots })
     }
 
     /// The addresses of `name`, each with `port`.
@@ -76,17 +69,7 @@ impl Resolver {
         port: u16,
         family: Family,
     ) -> Result<Answer, String> {
-        let name = parse(name)?;
-        let known = kinds(family)
-            .iter()
-            .filter_map(|kind| self.hosts.lookup_static_host(&Query::query(name.clone(), *kind)));
-        let known = known.flat_map(|lookup| lookup.answers().to_vec());
-        let addresses: BTreeSet<_> = known.filter_map(|record| ip(&record)).collect();
-        if !addresses.is_empty() {
-            let addresses = addresses.into_iter().map(|ip| SocketAddr::new(ip, port)).collect();
-            return Ok(Answer { addresses, ttl: None });
-        }
-        for name in candidates(&name, &self.search, self.ndots) {
+        for name in self.candidates(name)? {
             if let Some((addresses, ttl)) = self.ips(&name, family).await? {
                 let addresses = addresses.into_iter().map(|ip| SocketAddr::new(ip, port)).collect();
                 return Ok(Answer { addresses, ttl: Some(ttl) });
@@ -98,8 +81,7 @@ impl Resolver {
     /// The addresses of the targets of `name`, each with its port. A target that has none, such as
     /// one that has just gone, is passed over.
     pub(super) async fn services(&self, name: &str) -> Result<Answer, String> {
-        let name = parse(name)?;
-        for name in candidates(&name, &self.search, self.ndots) {
+        for name in self.candidates(name)? {
             let Some((services, ttl)) = self.ask(&name, RecordType::SRV, service).await? else {
                 continue;
             };
@@ -124,6 +106,11 @@ impl Resolver {
             return Ok(Answer { addresses, ttl: Some(ttl) });
         }
         Err("no such name, or it has no SRV record".to_owned())
+    }
+
+    /// The whole names to ask for.
+    pub(super) fn candidates(&self, name: &str) -> Result<Vec<Name>, String> {
+        Ok(candidates(&parse(name)?, &self.search, self.ndots))
     }
 
     /// All addresses of a name that is whole; an error where only some of them may be known.
@@ -157,7 +144,7 @@ impl Resolver {
     }
 }
 
-/// The whole names to ask for, as resolv.conf(5) has it.
+/// In the order of resolv.conf(5).
 fn candidates(name: &Name, search: &[Name], ndots: usize) -> Vec<Name> {
     let mut whole = name.clone();
     whole.set_fqdn(true);
@@ -172,7 +159,7 @@ fn candidates(name: &Name, search: &[Name], ndots: usize) -> Vec<Name> {
     names
 }
 
-fn parse(name: &str) -> Result<Name, String> {
+pub(super) fn parse(name: &str) -> Result<Name, String> {
     Name::from_ascii(name).map_err(|error| error.to_string())
 }
 
@@ -184,7 +171,7 @@ fn name_server(address: SocketAddr) -> NameServerConfig {
     NameServerConfig::new(address.ip(), true, connections.into())
 }
 
-fn kinds(family: Family) -> &'static [RecordType] {
+pub(super) fn kinds(family: Family) -> &'static [RecordType] {
     match family {
         Family::Any => &[RecordType::A, RecordType::AAAA],
         Family::V4 => &[RecordType::A],
@@ -192,7 +179,7 @@ fn kinds(family: Family) -> &'static [RecordType] {
     }
 }
 
-fn ip(record: &Record) -> Option<IpAddr> {
+pub(super) fn ip(record: &Record) -> Option<IpAddr> {
     record.data.ip_addr()
 }
 

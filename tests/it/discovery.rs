@@ -230,6 +230,17 @@ async fn a_proxy_starts_without_endpoints_and_says_why() {
 }
 
 #[tokio::test]
+async fn a_name_of_the_hosts_file_needs_no_server() {
+    let echo = everywhere().await;
+    let dns = format!("dns: {{ name: localhost, type: a, port: {} }}", echo.address().port());
+    let yaml = yaml(&[], "{ tcp: {} }", "").replace("endpoints: []", &dns);
+    let proxy = Proxy::start(&yaml).await;
+    wait_for(&proxy, &[SocketAddr::new([127, 0, 0, 1].into(), echo.address().port())]).await;
+    proxy.wait_serving().await;
+    proxy.stop().await;
+}
+
+#[tokio::test]
 async fn an_answer_is_asked_for_again_when_its_ttl_has_run_out() {
     let names = Names::start().await;
     names.set_alias(NAME, 1, "other.test.");
