@@ -2,6 +2,7 @@
 //! HTTP/1.1 by a connection's first bytes.
 
 mod addresses;
+pub mod handover;
 
 use std::{
     fs::File,
