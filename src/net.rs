@@ -119,6 +119,11 @@ pub fn is_exhaustion(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(24 | 23 | 105 | 12))
 }
 
+/// Whether a connect failed for want of something on this host: files, memory or local ports.
+pub fn is_ours(error: &io::Error) -> bool {
+    is_exhaustion(error) || error.kind() == io::ErrorKind::AddrNotAvailable
+}
+
 /// What a connection speaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Protocol {

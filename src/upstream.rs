@@ -22,7 +22,11 @@ pub use self::endpoints::Endpoints;
 pub use self::history::{History, Transition};
 pub use self::in_flight::InFlight;
 pub use self::ring::hash;
-use self::{balance::Balancer, budget::Budget, pool::Pool};
+use self::{
+    balance::Balancer,
+    budget::Budget,
+    pool::{Pool, Total},
+};
 use crate::{
     config::{self, Quorum, Share},
     metrics::Metrics,
@@ -35,6 +39,7 @@ pub struct Upstream {
     pool: Arc<Pool>,
     /// Why the endpoints may not be what they should; mostly empty.
     note: watch::Sender<Arc<str>>,
+    total: Option<Arc<Total>>,
     min_healthy: Quorum,
     panic_threshold: Share,
     balancer: Balancer,
@@ -69,9 +74,11 @@ impl Picked {
 impl Upstream {
     /// An upstream whose endpoints are not probed yet. Each change of theirs is told to `changes`.
     pub fn new(config: &config::Upstream, changes: &Changes, metrics: &Metrics) -> Self {
+        let pool = Arc::new(Pool::new(config, changes, metrics));
         let upstream = Self {
             endpoints: watch::Sender::default(),
-            pool: Arc::new(Pool::new(config, changes, metrics)),
+            total: pool.total.clone(),
+            pool,
             note: watch::Sender::new("".into()),
             min_healthy: config.min_healthy,
             panic_threshold: config.panic_threshold,
@@ -169,7 +176,7 @@ impl Upstream {
             |endpoint: &Arc<Endpoint>| (panicking || endpoint.is_available()) && usable(endpoint);
         let takes = |endpoint: &Arc<Endpoint>| endpoint.has_room() && fits(endpoint);
         for _ in 0..ATTEMPTS {
-            if self.pool.total.as_ref().is_some_and(|total| total.is_full()) {
+            if self.total.as_ref().is_some_and(|total| total.is_full()) {
                 break;
             }
             let Some(endpoint) = self.choose(&endpoints, &group, hash, &takes) else { break };
@@ -221,7 +228,7 @@ impl Upstream {
         hash: Option<u64>,
         takes: &impl Fn(&Arc<Endpoint>) -> bool,
     ) -> Option<&'a Arc<Endpoint>> {
-        if let (Some(hash), Some(ring), Some(total)) = (hash, endpoints.ring(), &self.pool.total) {
+        if let (Some(hash), Some(ring), Some(total)) = (hash, endpoints.ring(), &self.total) {
             // The bound of "Consistent Hashing with Bounded Loads" (Mirrokni and others, 2016), but
             // so few calls are no load.
             let available = self.pool.available().into_iter().find(|count| *count > 0);

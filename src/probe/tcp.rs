@@ -11,7 +11,7 @@ use crate::net;
 /// Connects; the caller bounds the time.
 pub(super) async fn connect(address: SocketAddr) -> Result<TcpStream, Failure> {
     let refused = |error: io::Error| {
-        if is_ours(&error) {
+        if net::is_ours(&error) {
             return Failure::Local(format!("cannot make a socket: {error}"));
         }
         Failure::Connect(format!("cannot connect to {address}: {}", error.kind()))
@@ -24,11 +24,6 @@ pub(super) async fn connect(address: SocketAddr) -> Result<TcpStream, Failure> {
     let keepalive = TcpKeepalive::new().with_time(KEEPALIVE).with_interval(KEEPALIVE / 3);
     _ = SockRef::from(&stream).set_tcp_keepalive(&keepalive);
     Ok(stream)
-}
-
-/// Whether a connect failed for want of something on this host: files, memory or local ports.
-fn is_ours(error: &io::Error) -> bool {
-    net::is_exhaustion(error) || error.kind() == io::ErrorKind::AddrNotAvailable
 }
 
 const KEEPALIVE: Duration = Duration::from_secs(15);

@@ -152,6 +152,7 @@ impl Engine {
             call;
         let (unsent, unread) = (request.uncredited(), response.uncredited());
         let forwarded = !matches!(label, Label::Health);
+        let took = self.clock.duration_since(started);
         match peer {
             Peer::Endpoint(peer) => {
                 if let Some(replay) = peer.replay {
@@ -160,7 +161,7 @@ impl Engine {
                 self.discard(client.link, unsent);
                 self.discard(peer.at.link, unread);
                 if matches!(end, Some(End::Status(_))) {
-                    peer.in_flight.ended(self.clock.duration_since(started));
+                    peer.in_flight.ended(took);
                 }
                 self.freed(peer.at.link);
             }
@@ -179,7 +180,6 @@ impl Engine {
             link.quiet_since = self.context.now;
         }
         if forwarded {
-            let took = self.clock.duration_since(started);
             let counted = &listener.targets[usize::from(target)];
             counted.streams.dec();
             counted.duration.observe(took.as_secs_f64());

@@ -252,13 +252,15 @@ impl Relay {
             let within = upstream.connect_timeout();
             let (fault, failure) = match timeout(within, self.connect(at, address, &labels)).await {
                 Ok(Ok(())) => return,
-                Ok(Err(failure)) => (Fault::Connect, failure),
+                Ok(Err(failure)) => failure,
                 Err(_) => {
                     let within = humantime::format_duration(within);
-                    (Fault::Timeout, format!("no answer within {within}"))
+                    (Some(Fault::Timeout), format!("no answer within {within}"))
                 }
             };
-            endpoint.fault(fault);
+            if let Some(fault) = fault {
+                endpoint.fault(fault);
+            }
             debug!(%address, failure, "cannot connect");
             self.0.metrics.upstream_connect_failures.get_or_create(&labels).inc();
             let why = format!("cannot connect to {address}: {failure}");
@@ -266,14 +268,17 @@ impl Relay {
         }
     }
 
-    /// Connects, and waits for the peer's SETTINGS, which tell how many streams it takes.
+    /// Connects, and waits for the peer's SETTINGS, which tell how many streams it takes. An error
+    /// says whether it is the endpoint's fault.
     async fn connect(
         &self,
         at: LaneKey,
         address: SocketAddr,
         labels: &EndpointLabels,
-    ) -> Result<(), String> {
-        let socket = TcpStream::connect(address).await.map_err(|error| error.kind().to_string())?;
+    ) -> Result<(), (Option<Fault>, String)> {
+        let socket = TcpStream::connect(address).await.map_err(|error| {
+            ((!net::is_ours(&error)).then_some(Fault::Connect), error.kind().to_string())
+        })?;
         // Fails only for a socket that the peer has closed already, which its reader sees.
         _ = socket.set_nodelay(true);
         let mut out = Vec::new();
@@ -302,7 +307,7 @@ impl Relay {
         unsettled.done = true;
         match self.0.engine.borrow().links.contains(id) {
             true => Ok(()),
-            false => Err("closed before its SETTINGS".to_owned()),
+            false => Err((Some(Fault::Connect), "closed before its SETTINGS".to_owned())),
         }
     }
 
