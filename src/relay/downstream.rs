@@ -160,8 +160,10 @@ impl Engine {
                 }
                 self.discard(client.link, unsent);
                 self.discard(peer.at.link, unread);
-                if matches!(end, Some(End::Status(_))) {
-                    peer.in_flight.ended(took);
+                // Its room is free before anything that waits for it is told.
+                match end {
+                    Some(End::Status(_)) => peer.in_flight.ended(took),
+                    _ => drop(peer.in_flight),
                 }
                 self.freed(peer.at.link);
             }

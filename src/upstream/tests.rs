@@ -240,6 +240,29 @@ fn a_bound_that_follows_latency_is_that_of_picks() {
     assert!(matches!(any(&upstream), Picked::Full));
 }
 
+#[test]
+fn what_is_known_of_an_endpoint_is_measured_until_it_leaves() {
+    let metrics = Metrics::new();
+    let text = "{ endpoints: ['127.0.0.1:1', '127.0.0.1:2'], probe: { checks: [{ tcp: {} }] } }";
+    let upstream = Upstream::new(&config::upstream(text), &Changes::default(), &metrics);
+    let endpoints = upstream.endpoints();
+    endpoints.iter().for_each(|it| it.publish(Health::Healthy, ""));
+    fail(&endpoints[0], 5);
+    let held = any(&upstream);
+    upstream.measure();
+    let has = |sample: &str| metrics.render().contains(sample);
+    let one = "{upstream=\"u\",endpoint=\"127.0.0.1:1\"}";
+    let two = "{upstream=\"u\",endpoint=\"127.0.0.1:2\"}";
+    assert!(has(&format!("upbeat_endpoint_ejected{one} 1")));
+    assert!(has(&format!("upbeat_endpoint_ejected{two} 0")));
+    assert!(has(&format!("upbeat_endpoint_in_flight{two} 1")));
+    drop(held);
+    upstream.reconcile(&[endpoints[1].address().into()]);
+    upstream.measure();
+    assert!(!has(&format!("upbeat_endpoint_ejected{one}")));
+    assert!(has(&format!("upbeat_endpoint_in_flight{two} 0")));
+}
+
 impl Picked {
     fn answered(&self) {
         if let Self::Endpoint(in_flight) = self {
