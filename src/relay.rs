@@ -19,6 +19,7 @@ mod local;
 mod own;
 mod parts;
 mod payload;
+mod pick;
 mod pump;
 mod reflection;
 mod removed;

@@ -2,12 +2,12 @@
 
 mod adaptive;
 mod balance;
-mod budget;
 mod ejection;
 mod endpoint;
 mod endpoints;
 mod history;
 mod in_flight;
+mod places;
 mod pool;
 mod ring;
 
@@ -15,16 +15,16 @@ use std::{fmt, ops::Range, sync::Arc, time::Duration};
 
 use tokio::sync::watch;
 
-pub use self::budget::Retrying;
 pub use self::ejection::{Ejected, Fault};
 pub use self::endpoint::{Endpoint, Health, State};
 pub use self::endpoints::Endpoints;
 pub use self::history::{History, Transition};
 pub use self::in_flight::InFlight;
+pub use self::places::Place;
 pub use self::ring::hash;
 use self::{
     balance::Balancer,
-    budget::Budget,
+    places::{Places, budget},
     pool::{Pool, Total},
 };
 use crate::{
@@ -43,7 +43,8 @@ pub struct Upstream {
     min_healthy: Quorum,
     panic_threshold: Share,
     balancer: Balancer,
-    budget: Budget,
+    retries: Places,
+    queue: Places,
     hash_by: Option<Box<str>>,
     connect_timeout: Duration,
     max_queue: usize,
@@ -83,7 +84,8 @@ impl Upstream {
             min_healthy: config.min_healthy,
             panic_threshold: config.panic_threshold,
             balancer: Balancer::new(config.load_balancing),
-            budget: Budget::default(),
+            retries: Places::default(),
+            queue: Places::default(),
             hash_by: config.hash_by.as_deref().map(Into::into),
             connect_timeout: config.connect_timeout,
             max_queue: config.admission.max_queue as usize,
@@ -147,12 +149,12 @@ impl Upstream {
         self.connect_timeout
     }
 
-    /// How many calls may wait where all endpoints are full.
-    pub fn max_queue(&self) -> usize {
-        self.max_queue
+    /// A place to wait in where all endpoints are full, of all workers.
+    pub fn queue(&self) -> Option<Place> {
+        self.queue.take(self.max_queue)
     }
 
-    /// How long one may wait.
+    /// How long a call may wait there.
     pub fn queue_timeout(&self) -> Duration {
         self.queue_timeout
     }
@@ -246,9 +248,9 @@ impl Upstream {
     }
 
     /// A place for a retry, where that share of the calls in flight leaves one.
-    pub fn retry(&self, budget: Share) -> Option<Retrying> {
+    pub fn retry(&self, share: Share) -> Option<Place> {
         let in_flight = self.endpoints.borrow().iter().map(|endpoint| endpoint.in_flight()).sum();
-        self.budget.take(budget, in_flight)
+        self.retries.take(budget(share, in_flight))
     }
 
     /// How many of `total` endpoints must be healthy.

@@ -10,7 +10,7 @@ use crate::{
     grpc::{MessageSizes, Status},
     http2::{block::Block, field::Field},
     route::Dialect,
-    upstream::{InFlight, Retrying},
+    upstream::{InFlight, Place},
 };
 
 /// A call's place, and a number that no other call at that place has.
@@ -49,7 +49,7 @@ pub(super) struct Call {
     pub(super) deadline: u64,
     pub(super) moved_at: u64,
     /// Its place among the retries of an upstream.
-    pub(super) retrying: Option<Retrying>,
+    pub(super) retrying: Option<Place>,
 }
 
 impl Call {
@@ -95,6 +95,8 @@ pub(super) struct Opening {
     pub(super) first: Range<usize>,
     /// The endpoint that it waits for.
     pub(super) waits_for: Option<InFlight>,
+    /// Its place among those that wait until an endpoint has room, and until when.
+    pub(super) queued: Option<(Place, u64)>,
     /// Targets without an endpoint for it.
     pub(super) passed: Vec<u16>,
     /// Endpoints that could not be reached.

@@ -16,6 +16,7 @@ use super::{
     links::Links,
     own::{Method, Own},
     payload::Payload,
+    pick::{Queue, QueueKey},
     replay::{Again, Replays},
     times::Pings,
     turn::millis,
@@ -42,6 +43,7 @@ pub(super) struct Engine {
     pub(super) links: Links,
     pub(super) calls: Slab<Call>,
     pub(super) lanes: HashMap<LaneKey, Lane, ByIdentity>,
+    pub(super) queues: HashMap<QueueKey, Queue, ByIdentity>,
     pub(super) methods: Vec<Method>,
     pub(super) buffers: Buffers,
     pub(super) replays: Replays,
@@ -86,6 +88,7 @@ impl Engine {
             links: Links::default(),
             calls: Slab::new(),
             lanes: HashMap::default(),
+            queues: HashMap::default(),
             methods: Vec::new(),
             buffers: Buffers::default(),
             replays: Replays::new(
@@ -113,6 +116,7 @@ impl Engine {
             && self.opening.is_empty()
             && self.lingering.is_empty()
             && self.delayed.is_empty()
+            && self.queues.is_empty()
             && self.commands.is_empty()
             && self.replays.is_empty()
     }

@@ -1,27 +1,21 @@
 //! A worker's connections to one endpoint: shared by its calls, grown with them, renewed when
 //! lost.
 
-use std::{
-    collections::{HashMap, VecDeque},
-    rc::Rc,
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::VecDeque, rc::Rc, sync::Arc, time::Duration};
 
 use super::{
-    Listener,
-    call::{CallKey, Forwarded, Opening, Peer, StreamKey},
+    call::{CallKey, Forwarded, Peer, StreamKey},
     engine::{Command, Engine},
     late::Late,
     link::{Direction, Kind},
     payload::Payload,
+    pick::pick,
     replay::Again,
 };
 use crate::{
-    grpc::{Status, timeout},
-    http2::{field::Role, frame::Reason, identity::ByIdentity},
-    metrics::ShedLabels,
-    upstream::{self, Endpoint, Fault, InFlight, Picked, Upstream},
+    grpc::timeout,
+    http2::{field::Role, frame::Reason},
+    upstream::{Endpoint, Fault, Picked, Upstream},
 };
 
 /// The connections to one endpoint, and the state of the attempts to make another.
@@ -50,7 +44,7 @@ pub(super) struct LaneKey(usize);
 
 impl LaneKey {
     /// The lane holds the endpoint, so no other one can come to have its place in memory.
-    fn of(endpoint: &Arc<Endpoint>) -> Self {
+    pub(super) fn of(endpoint: &Arc<Endpoint>) -> Self {
         Self(Arc::as_ptr(endpoint).addr())
     }
 }
@@ -71,7 +65,7 @@ impl Lane {
     }
 
     /// Whether a call has a chance there.
-    fn is_usable(&self) -> bool {
+    pub(super) fn is_usable(&self) -> bool {
         self.failure.is_none() || !self.links.is_empty()
     }
 
@@ -130,17 +124,22 @@ impl Engine {
             let Peer::Opening(opening) = &mut call.peer else { return None };
             let upstream = &listener.targets[usize::from(call.target)].upstream;
             if opening.waits_for.is_none() {
-                match admit(&self.lanes, &listener, upstream, opening) {
-                    Ok(in_flight) => opening.waits_for = Some(in_flight),
-                    Err(Some(status)) => {
-                        self.fail(key.index, &status);
+                match pick(&self.lanes, upstream, opening) {
+                    Picked::Endpoint(in_flight) => {
+                        opening.waits_for = Some(in_flight);
+                        opening.queued = None;
+                    }
+                    Picked::Full => {
+                        self.queue(key);
                         return None;
                     }
-                    Err(None) => {
-                        if self.pass_target(key.index) {
-                            continue;
+                    Picked::None => {
+                        let none = || format!("no healthy endpoint in upstream {upstream}");
+                        opening.why.get_or_insert_with(none);
+                        if !self.pass_target(key.index) {
+                            return None;
                         }
-                        return None;
+                        continue;
                     }
                 }
             }
@@ -181,22 +180,6 @@ impl Engine {
                 }
             }
         }
-    }
-
-    /// Turns a call to another target of its way, or ends it where none is left.
-    fn pass_target(&mut self, index: u32) -> bool {
-        let call = &mut self.calls[index as usize];
-        let Peer::Opening(opening) = &mut call.peer else { return false };
-        opening.passed.push(call.target);
-        let Some(next) = call.listener.ways[usize::from(call.way)].beside(&opening.passed) else {
-            let why = opening.why.take().unwrap_or_default();
-            self.fail(index, &Status::unavailable(why));
-            return false;
-        };
-        call.listener.targets[usize::from(call.target)].streams.dec();
-        call.listener.targets[usize::from(next)].streams.inc();
-        call.target = next;
-        true
     }
 
     /// Opens the stream, and sends what has come of the request.
@@ -247,8 +230,13 @@ impl Engine {
     pub(super) fn freed(&mut self, id: usize) {
         if let Some(Kind::Endpoint(at)) = self.links.get(id).map(|link| &link.kind) {
             let at = *at;
-            if self.lanes.get(&at).is_some_and(|lane| !lane.waiting.is_empty()) {
+            let Some(lane) = self.lanes.get(&at) else { return };
+            let upstream = (!self.queues.is_empty()).then(|| Arc::clone(&lane.upstream));
+            if !lane.waiting.is_empty() {
                 self.place_waiting(at);
+            }
+            if let Some(upstream) = upstream {
+                self.place_queued(&upstream);
             }
         }
     }
@@ -366,47 +354,6 @@ impl Engine {
             None => self.place_waiting(at),
         }
     }
-}
-
-/// A call's place on an endpoint, or why it has none.
-fn admit(
-    lanes: &HashMap<LaneKey, Lane, ByIdentity>,
-    listener: &Listener,
-    upstream: &Upstream,
-    opening: &mut Opening,
-) -> Result<InFlight, Option<Status>> {
-    match pick(lanes, upstream, opening) {
-        Picked::Endpoint(in_flight) => Ok(in_flight),
-        Picked::Full => {
-            let labels = ShedLabels { upstream: (&**upstream.name()).into(), reason: "full" };
-            listener.metrics.shed.get_or_create(&labels).inc();
-            Err(Some(Status::unavailable(format!("upstream {upstream} is full"))))
-        }
-        Picked::None => {
-            let none = || format!("no healthy endpoint in upstream {upstream}");
-            opening.why.get_or_insert_with(none);
-            Err(None)
-        }
-    }
-}
-
-/// An endpoint for a call that was not tried for it, best one that can be reached and did not give
-/// it back.
-fn pick(
-    lanes: &HashMap<LaneKey, Lane, ByIdentity>,
-    upstream: &Upstream,
-    opening: &Opening,
-) -> Picked {
-    let value = upstream.hash_by().and_then(|name| opening.head.first_of(name.as_bytes()));
-    let hash = value.map(|value| upstream::hash(&value));
-    let usable =
-        |endpoint: &Arc<Endpoint>| lanes.get(&LaneKey::of(endpoint)).is_none_or(Lane::is_usable);
-    let untried = |endpoint: &Arc<Endpoint>| !opening.tried.contains(&endpoint.address());
-    let new = |endpoint: &Arc<Endpoint>| !opening.left.contains(&endpoint.address());
-    upstream
-        .pick(hash, |endpoint| new(endpoint) && untried(endpoint) && usable(endpoint))
-        .or_else(|| upstream.pick(hash, |endpoint| untried(endpoint) && usable(endpoint)))
-        .or_else(|| upstream.pick(hash, untried))
 }
 
 /// Calls on one connection from which another one is made.

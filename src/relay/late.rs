@@ -5,7 +5,7 @@ use std::time::Duration;
 use humantime::format_duration;
 
 use super::{
-    call::{Call, Local, Peer},
+    call::{Call, Local, Opening, Peer},
     engine::Engine,
     replay::Again,
     turn::millis,
@@ -26,6 +26,8 @@ pub(super) enum Late {
     Deadline,
     /// The beginning of its response.
     Response(Duration),
+    /// Room on an endpoint.
+    Room,
     /// More payload.
     Payload(Duration),
     /// The end that its route has set.
@@ -36,7 +38,7 @@ impl Late {
     /// As a metric has it.
     fn label(self) -> &'static str {
         match self {
-            Self::Message | Self::Question | Self::Deadline => "deadline",
+            Self::Message | Self::Question | Self::Room | Self::Deadline => "deadline",
             Self::Response(_) => "response",
             Self::Payload(_) => "idle",
             Self::End(_) => "call",
@@ -48,7 +50,7 @@ impl Late {
         let within =
             |what, bound| Status::unavailable(format!("{what} within {}", format_duration(bound)));
         match self {
-            Self::Message | Self::Question | Self::Deadline => {
+            Self::Message | Self::Question | Self::Room | Self::Deadline => {
                 Status::new(Code::DeadlineExceeded, "deadline exceeded")
             }
             Self::Response(bound) => within("no response", bound),
@@ -63,6 +65,7 @@ impl Engine {
     pub(super) fn end_late(&mut self) {
         self.end_lingering();
         self.place_delayed();
+        self.place_all_queued();
         let late = self.calls.iter();
         let late: Vec<_> =
             late.filter_map(|(index, call)| Some((index as u32, self.late(call)?))).collect();
@@ -100,6 +103,9 @@ impl Engine {
             // What is left is up to the client.
             _ if call.response.ended => None,
             _ if call.deadline <= now => Some(Late::Deadline),
+            Peer::Opening(Opening { queued: Some((_, until)), .. }) if *until <= now => {
+                Some(Late::Room)
+            }
             peer => {
                 let policy = call.policy();
                 let past = |since: u64, bound: Option<Duration>| {
@@ -120,6 +126,7 @@ impl Engine {
         match late {
             Late::Message => return self.reset_client(index, Reason::CANCEL),
             Late::Question => return self.end_silent_reflection(index),
+            Late::Room => return self.shed(index, "timeout"),
             _ => {}
         }
         let call = &self.calls[index as usize];

@@ -196,6 +196,7 @@ impl Engine {
             new: false,
             first: 0..0,
             waits_for: None,
+            queued: None,
             passed: Vec::new(),
             tried: Vec::new(),
             left,

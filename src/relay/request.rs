@@ -36,6 +36,7 @@ impl Engine {
                     new: true,
                     first: 0..0,
                     waits_for: None,
+                    queued: None,
                     passed: Vec::new(),
                     tried: Vec::new(),
                     left: Vec::new(),

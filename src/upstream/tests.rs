@@ -241,7 +241,7 @@ fn a_bound_that_follows_latency_is_that_of_picks() {
 }
 
 #[test]
-fn what_is_known_of_an_endpoint_is_measured_until_it_leaves() {
+fn what_is_known_of_an_endpoint_is_measured_until_it_is_forgotten() {
     let metrics = Metrics::new();
     let text = "{ endpoints: ['127.0.0.1:1', '127.0.0.1:2'], probe: { checks: [{ tcp: {} }] } }";
     let upstream = Upstream::new(&config::upstream(text), &Changes::default(), &metrics);
@@ -258,8 +258,11 @@ fn what_is_known_of_an_endpoint_is_measured_until_it_leaves() {
     assert!(has(&format!("upbeat_endpoint_in_flight{two} 1")));
     drop(held);
     upstream.reconcile(&[endpoints[1].address().into()]);
+    metrics.forget(&endpoints[0].labels());
     upstream.measure();
-    assert!(!has(&format!("upbeat_endpoint_ejected{one}")));
+    for name in ["endpoint_ejected", "endpoint_in_flight", "ejections_total"] {
+        assert!(!metrics.render().lines().any(|line| line.contains(name) && line.contains(":1\"")));
+    }
     assert!(has(&format!("upbeat_endpoint_in_flight{two} 0")));
 }
 

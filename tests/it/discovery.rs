@@ -19,6 +19,7 @@ use tokio::{
 };
 use upbeat::{
     config::Config,
+    metrics::Metrics,
     upstream::{Changes, Health, Upstream},
 };
 
@@ -379,14 +380,15 @@ async fn a_config_map_that_is_written_anew_is_seen() {
 #[tokio::test]
 async fn an_endpoint_that_stays_is_the_same_and_one_that_returns_is_new() {
     let config = Config::parse(&yaml(&[SocketAddr::new(ip(1), 1)], "{ tcp: {} }", ""), |_| None);
-    let upstream = Upstream::new(&config.unwrap().upstreams[0], &Changes::default());
+    let upstream =
+        Upstream::new(&config.unwrap().upstreams[0], &Changes::default(), &Metrics::new());
     let [a, b] = [1, 2].map(|last| SocketAddr::new(ip(last), 1));
-    upstream.reconcile(&[a, b]);
+    upstream.reconcile(&[a.into(), b.into()]);
     let first = upstream.endpoints();
     first[0].publish(Health::Healthy, "");
 
-    upstream.reconcile(&[b]);
-    upstream.reconcile(&[b, a]);
+    upstream.reconcile(&[b.into()]);
+    upstream.reconcile(&[b.into(), a.into()]);
     let now = upstream.endpoints();
     assert!(Arc::ptr_eq(&now[0], &first[1]) && !now[0].is_removed());
     assert!(first[0].is_removed() && !now[1].is_removed());

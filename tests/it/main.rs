@@ -24,6 +24,7 @@ mod limits;
 mod mutations;
 mod pings;
 mod probe;
+mod queue;
 mod reflection;
 mod retries;
 mod retry;

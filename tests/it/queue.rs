@@ -1,0 +1,168 @@
+//! Calls that wait until an endpoint has room: in their order, for a while, and not too many.
+
+use std::{net::SocketAddr, sync::atomic::Ordering::SeqCst, time::Duration};
+
+use bytes::Bytes;
+use tokio::{task::JoinSet, time::Instant};
+
+use crate::fixture::{
+    caller::{Call, Caller, read},
+    echo::Echo,
+    eventually,
+    proxy::{Proxy, yaml},
+};
+
+const HANG: &str = "/test.Echo/Hang";
+const UNARY: &str = "/test.Echo/Unary";
+const SLOW: &str = "/test.Echo/Slow";
+
+async fn proxy(endpoints: &[SocketAddr], admission: &str, workers: usize) -> Proxy {
+    let config = yaml(endpoints, "{ tcp: {} }", "")
+        .replace("workers: 2", &format!("workers: {workers}"))
+        .replace("    probe:", &format!("    admission: {{ {admission} }}\n    probe:"));
+    let proxy = Proxy::start(&config).await;
+    eventually("all are healthy", async || {
+        proxy.status().await.upstreams[0].healthy == endpoints.len()
+    })
+    .await;
+    proxy
+}
+
+async fn shed(proxy: &Proxy, reason: &str) -> f64 {
+    proxy.metric(&format!(r#"upbeat_shed_total{{upstream="otlp",reason="{reason}"}}"#)).await
+}
+
+async fn hanging(caller: &mut Caller, echo: &Echo, count: usize) -> Vec<Call> {
+    let mut calls = Vec::new();
+    for _ in 0..count {
+        calls.push(caller.open(HANG).await.unwrap());
+    }
+    eventually("they are there", async || echo.seen().open.load(SeqCst) == count).await;
+    calls
+}
+
+async fn begin(caller: &mut Caller, path: &str) -> Call {
+    let mut call = caller.open(path).await.unwrap();
+    call.request.send_data(Bytes::from_static(&[0; 5]), true).unwrap();
+    call
+}
+
+#[tokio::test]
+async fn a_call_waits_for_room_and_takes_it_when_another_ends() {
+    let echo = Echo::start().await;
+    let keys = "max_in_flight_per_endpoint: 1, queue_timeout: 10s";
+    let proxy = proxy(&[echo.address()], keys, 1).await;
+    let mut caller = Caller::connect(proxy.address("otlp")).await;
+    let first = hanging(&mut caller, &echo, 1).await;
+    let second = begin(&mut caller, UNARY).await;
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    assert_eq!(echo.seen().streams.load(SeqCst), 1, "it waits");
+    drop(first);
+    assert_eq!(read(second.response.await.unwrap()).await.unwrap().code(), 0);
+    drop(caller);
+    proxy.stop().await;
+}
+
+#[tokio::test]
+async fn room_that_another_workers_call_leaves_is_found() {
+    let echo = Echo::start().await;
+    let keys = "max_in_flight: 1, queue_timeout: 10s";
+    let proxy = proxy(&[echo.address()], keys, 2).await;
+    let mut one = Caller::connect(proxy.address("otlp")).await;
+    let mut other = Caller::connect(proxy.address("otlp")).await;
+    let first = hanging(&mut one, &echo, 1).await;
+    let second = begin(&mut other, UNARY).await;
+    drop(first);
+    assert_eq!(read(second.response.await.unwrap()).await.unwrap().code(), 0);
+    drop((one, other));
+    proxy.stop().await;
+}
+
+#[tokio::test]
+async fn a_call_that_waited_too_long_is_bidden_to_come_back() {
+    let echo = Echo::start().await;
+    let keys = "max_in_flight_per_endpoint: 1, queue_timeout: 300ms";
+    let proxy = proxy(&[echo.address()], keys, 1).await;
+    let mut caller = Caller::connect(proxy.address("otlp")).await;
+    let first = hanging(&mut caller, &echo, 1).await;
+    let begun = Instant::now();
+    let reply = caller.unary(UNARY, &[0; 5]).await.unwrap();
+    let status = reply.status().unwrap();
+    assert_eq!((status.code as u8, &*status.message), (14, "upstream otlp is full"));
+    assert!(reply.head.headers().contains_key("grpc-status-details-bin"));
+    let took = begun.elapsed();
+    assert!(took >= Duration::from_millis(300) && took < Duration::from_secs(3), "{took:?}");
+    assert_eq!(shed(&proxy, "timeout").await, 1.0);
+    drop(first);
+    assert_eq!(caller.unary(UNARY, &[0; 5]).await.unwrap().code(), 0);
+    drop(caller);
+    proxy.stop().await;
+}
+
+#[tokio::test]
+async fn no_more_than_the_bound_wait_and_the_others_are_turned_away_at_once() {
+    let echo = Echo::start().await;
+    let keys = "max_in_flight_per_endpoint: 1, max_queue: 3, queue_timeout: 10s";
+    let proxy = proxy(&[echo.address()], keys, 2).await;
+    let (mut one, mut other) = (
+        Caller::connect(proxy.address("otlp")).await,
+        Caller::connect(proxy.address("otlp")).await,
+    );
+    let first = hanging(&mut one, &echo, 1).await;
+    let mut calls = JoinSet::new();
+    for number in 0..8 {
+        let caller = if number % 2 == 0 { &mut one } else { &mut other };
+        let call = begin(caller, UNARY).await;
+        calls.spawn(async move { read(call.response.await.unwrap()).await.unwrap().code() });
+    }
+    for _ in 0..5 {
+        assert_eq!(calls.join_next().await.unwrap().unwrap(), 14);
+    }
+    assert_eq!(shed(&proxy, "full").await, 5.0);
+    drop(first);
+    for _ in 0..3 {
+        assert_eq!(calls.join_next().await.unwrap().unwrap(), 0);
+    }
+    drop((one, other));
+    proxy.stop().await;
+}
+
+#[tokio::test]
+async fn those_that_wait_are_served_in_their_order() {
+    let echo = Echo::start().await;
+    let keys = "max_in_flight_per_endpoint: 1, queue_timeout: 10s";
+    let proxy = proxy(&[echo.address()], keys, 1).await;
+    let mut caller = Caller::connect(proxy.address("otlp")).await;
+    let mut calls = JoinSet::new();
+    for number in 0..12 {
+        let call = begin(&mut caller, SLOW).await;
+        calls.spawn(async move {
+            assert_eq!(read(call.response.await.unwrap()).await.unwrap().code(), 0);
+            number
+        });
+    }
+    let mut order = Vec::new();
+    while let Some(number) = calls.join_next().await {
+        order.push(number.unwrap());
+    }
+    assert!(order.is_sorted(), "{order:?}");
+    drop(caller);
+    proxy.stop().await;
+}
+
+#[tokio::test]
+async fn a_client_may_give_up_while_it_waits() {
+    let echo = Echo::start().await;
+    let keys = "max_in_flight_per_endpoint: 1, max_queue: 1, queue_timeout: 10s";
+    let proxy = proxy(&[echo.address()], keys, 1).await;
+    let mut caller = Caller::connect(proxy.address("otlp")).await;
+    let first = hanging(&mut caller, &echo, 1).await;
+    drop(begin(&mut caller, UNARY).await);
+    let gauge = r#"upbeat_streams{listener="otlp",upstream="otlp"}"#;
+    eventually("it is gone", async || proxy.metric(gauge).await == 1.0).await;
+    let third = begin(&mut caller, UNARY).await;
+    drop(first);
+    assert_eq!(read(third.response.await.unwrap()).await.unwrap().code(), 0, "its place is free");
+    drop(caller);
+    proxy.stop().await;
+}
