@@ -1,4 +1,9 @@
-//! The administrative HTTP server: `/metrics`, `/status`, `/simulate`, `/livez`, `/readyz`.
+//! The administrative HTTP server: `/metrics`, `/status`, `/simulate`, `/config`, `/livez`,
+//! `/readyz`.
+//!
+//! `/config` is the configuration that runs, as its file says it: JSON, `${NAME}` replaced by the
+//! process's environment, without defaults except those of what only a restart changes, and with
+//! `***` in the place of secrets. `upbeat check --against-running` compares a file with it.
 
 mod simulation;
 mod status;
@@ -11,9 +16,10 @@ use http_body_util::Full;
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use serde::Serialize;
+use serde_json::Value;
 use tokio::{
     net::{TcpListener, TcpStream},
-    sync::Semaphore,
+    sync::{Semaphore, watch},
     time::timeout,
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -36,14 +42,23 @@ use crate::{
 pub struct Admin {
     /// What is published.
     pub board: Reader,
-    /// What it is folded by.
+    /// What the configuration that runs has made.
+    pub running: watch::Receiver<Running>,
+    /// What is counted.
+    pub metrics: Metrics,
+}
+
+/// What one configuration has made.
+#[derive(Debug, Clone, Default)]
+pub struct Running {
+    /// What the board is folded by.
     pub views: Views,
     /// What it is folded from.
     pub upstreams: Arc<[Arc<Upstream>]>,
     /// What each listener answers, by its name.
     pub listeners: Arc<[(String, Answers)]>,
-    /// What is counted.
-    pub metrics: Metrics,
+    /// The configuration, without its secrets.
+    pub config: Arc<Value>,
 }
 
 impl Admin {
@@ -82,25 +97,24 @@ impl Admin {
         }
         match request.uri().path() {
             "/metrics" => {
-                self.upstreams.iter().for_each(|upstream| upstream.measure());
+                self.running.borrow().upstreams.iter().for_each(|upstream| upstream.measure());
                 response(StatusCode::OK, METRICS, self.metrics.render())
             }
             "/status" => {
                 let snapshot = Arc::clone(&self.board.borrow());
-                json(&Status::of(&snapshot, &self.upstreams))
+                json(&Status::of(&snapshot, &self.running.borrow().upstreams))
             }
             "/simulate" => match self.simulate(request.uri().query().unwrap_or_default()) {
                 Ok(simulation) => json(&simulation),
                 Err(why) => response(StatusCode::BAD_REQUEST, TEXT, format!("{why}\n")),
             },
+            "/config" => json(&*self.running.borrow().config),
             "/livez" => response(StatusCode::OK, TEXT, "LIVE\n"),
             "/readyz" => match self.board.borrow().status() {
                 ServingStatus::Serving => response(StatusCode::OK, TEXT, "SERVING\n"),
                 status => response(StatusCode::SERVICE_UNAVAILABLE, TEXT, format!("{status}\n")),
             },
-            _ => {
-                response(StatusCode::NOT_FOUND, TEXT, "/metrics /status /simulate /livez /readyz\n")
-            }
+            _ => response(StatusCode::NOT_FOUND, TEXT, PATHS),
         }
     }
 }
@@ -124,6 +138,7 @@ fn response(
     response
 }
 
+const PATHS: &str = "/metrics /status /simulate /config /livez /readyz\n";
 const CONNECTIONS: usize = 256;
 /// Short, so that silent connections do not keep the places of those that ask.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(2);

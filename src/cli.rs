@@ -1,5 +1,6 @@
 //! The command line: arguments → tracing → configuration → exit code.
 
+mod check;
 mod cloud;
 mod probe;
 mod status;
@@ -38,7 +39,7 @@ enum Command {
     /// Run the proxy
     Run(File),
     /// Report every problem of a configuration; exit 78 if there is one
-    Check(File),
+    Check(check::Options),
     /// Ask a server for its health: exit 0 serving, 1 usage, 2 connect, 3 rpc, 4 not serving
     Probe(probe::Options),
     /// Show the board of a running proxy
@@ -71,7 +72,7 @@ pub fn main() -> ExitCode {
             ending(block_on(demo::run(options)))
         }
         Command::Run(file) => run(&file.config),
-        Command::Check(file) => check(&file.config),
+        Command::Check(options) => check::run(&options),
         Command::Probe(options) => block_on(probe::run(options)),
         Command::Status(options) => match block_on(status::run(&options)) {
             Ok(()) => ExitCode::SUCCESS,
@@ -104,23 +105,13 @@ fn run(path: &Path) -> ExitCode {
     };
     trace(&config.log);
     ending(block_on(async {
-        let app = App::bind(config)?;
+        let app = App::bind(config)?.follow(path.to_owned());
         let shutdown = Shutdown::new();
         tokio::select! {
             ending = app.run(shutdown.clone()) => ending,
             Err(error) = shutdown.follow_signals() => Err(error.into()),
         }
     }))
-}
-
-fn check(path: &Path) -> ExitCode {
-    match Config::load(path) {
-        Ok(_) => {
-            say(&format!("{}: no problems\n", path.display()));
-            ExitCode::SUCCESS
-        }
-        Err(problems) => bad_configuration(path, &problems),
-    }
 }
 
 fn bad_configuration(path: &Path, problems: &config::Problems) -> ExitCode {

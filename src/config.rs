@@ -3,7 +3,8 @@
 //! The text passes through three steps: `environment` substitutes `${NAME}`, `source` reads the
 //! YAML as a `document` (the shape that the JSON Schema shows too, with `limits`, and `value` for
 //! scalars that have a meaning of their own), and `rules` turns that into what is `checked`: the [`Config`] that
-//! the rest of the program takes its sections from. `lines` remembers where each key stands.
+//! the rest of the program takes its sections from. `lines` remembers where each key stands, and
+//! `written` what was said, to be shown and compared.
 
 mod checked;
 mod document;
@@ -14,6 +15,7 @@ mod rules;
 mod source;
 mod value;
 mod view;
+mod written;
 
 use std::{fmt, path::Path};
 
@@ -23,11 +25,12 @@ pub use self::checked::{
 };
 pub use self::document::{
     Admin, Admission, AllDown, AllDownPolicy, Drain, Ejection, Level, LoadBalancing, Log,
-    LogFormat, NotServingAs, Records, RetryStatus,
+    LogFormat, NotServingAs, Records, Reload, RetryStatus,
 };
 pub use self::limits::{Frames, Limits, Priorities, Rate, WindowUpdates};
 pub use self::value::{Cap, Quorum, Share, Workers};
 pub use self::view::View;
+pub use self::written::{Difference, Written};
 
 impl Config {
     /// Reads and checks the file at `path`, substituting `${NAME}` from the process environment.
@@ -35,14 +38,21 @@ impl Config {
     /// # Errors
     /// Every problem found, in the order of the file's lines.
     pub fn load(path: &Path) -> Result<Self, Problems> {
-        let text = std::fs::read_to_string(path).map_err(|error| {
+        Self::parse(&Self::read(path)?, |name| std::env::var(name).ok())
+    }
+
+    /// Reads the file at `path`.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub fn read(path: &Path) -> Result<String, Problems> {
+        std::fs::read_to_string(path).map_err(|error| {
             Problems(vec![Problem {
                 path: path.display().to_string(),
                 message: format!("cannot be read: {error}"),
                 line: None,
             }])
-        })?;
-        Self::parse(&text, |name| std::env::var(name).ok())
+        })
     }
 
     /// Checks `text`, substituting `${NAME}` by what `environment` answers.
@@ -56,8 +66,9 @@ impl Config {
         let (text, unset) = environment::substitute(text, environment);
         let mut problems = match source::read(&text) {
             Ok((document, lines, mut problems)) => {
-                let config = rules::check(document, &lines, &mut problems);
+                let mut config = rules::check(document, &lines, &mut problems);
                 if problems.is_empty() && unset.is_empty() {
+                    config.written = Written::of(&text, &config);
                     return Ok(config);
                 }
                 problems

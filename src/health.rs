@@ -77,6 +77,8 @@ pub type Reader = watch::Receiver<Arc<Snapshot>>;
 #[derive(Debug)]
 pub struct Board {
     published: watch::Sender<Arc<Snapshot>>,
+    given: watch::Sender<Views>,
+    /// The last ones of `given`.
     views: Views,
     /// In the order of `views`.
     services: Vec<Told>,
@@ -89,9 +91,11 @@ impl Board {
     /// # Panics
     /// A service names an upstream that is not among `upstreams`; a checked configuration has none.
     pub fn new(config: &config::Health, upstreams: &[Arc<Upstream>], metrics: &Metrics) -> Self {
+        let views = Views::new(config, upstreams);
         let mut board = Self {
             published: watch::Sender::new(Arc::default()),
-            views: Views::new(config, upstreams),
+            given: watch::Sender::new(views.clone()),
+            views,
             services: config.services.values().map(|service| Told::new(service.hold)).collect(),
             metrics: metrics.clone(),
         };
@@ -104,9 +108,10 @@ impl Board {
         self.published.subscribe()
     }
 
-    /// What its services stand for.
-    pub fn views(&self) -> Views {
-        self.views.clone()
+    /// What its services stand for, and where it is told that they stand for something else. Those
+    /// that stay keep what is told of them until their endpoints say otherwise.
+    pub fn views(&self) -> watch::Sender<Views> {
+        self.given.clone()
     }
 
     /// Publishes each change until the process ends. From `drain` on nothing serves, whatever the
@@ -114,7 +119,13 @@ impl Board {
     pub async fn run(mut self, changes: Changes, drain: CancellationToken) {
         let mut changes = changes.subscribe();
         changes.mark_changed();
+        let mut given = self.given.subscribe();
         loop {
+            // Before the fold: what changed with it would else be judged by what was before.
+            if given.has_changed().is_ok_and(|changed| changed) {
+                let views = given.borrow_and_update().clone();
+                self.look_at(views);
+            }
             let due = self.fold(drain.is_cancelled());
             let wait = async {
                 match due {
@@ -124,10 +135,24 @@ impl Board {
             };
             tokio::select! {
                 _ = changes.changed() => {}
+                _ = given.changed() => given.mark_changed(),
                 () = wait => {}
                 () = drain.cancelled(), if !drain.is_cancelled() => {}
             }
         }
+    }
+
+    /// Makes `views` what is folded. Those who watch a service that is gone are told so.
+    fn look_at(&mut self, views: Views) {
+        let names = self.views.holds().map(|(name, _)| Arc::clone(name));
+        let mut told: BTreeMap<_, _> = names.zip(self.services.drain(..)).collect();
+        for (name, hold) in views.holds() {
+            let mut service = told.remove(name).unwrap_or_else(|| Told::new(hold));
+            service.set_hold(hold);
+            self.services.push(service);
+        }
+        self.metrics.keep_services(|name| !told.contains_key(name));
+        self.views = views;
     }
 
     /// Publishes what the endpoints say now; when to look again, where a change is held back.

@@ -8,7 +8,7 @@
 //!
 //! ```text
 //! 8  main  cli                     arguments → tracing → configuration → exit code
-//! 7  app  demo                     the only wiring: bind, start workers and tasks, drain
+//! 7  app  demo                     the only wiring: bind, start workers and tasks, reload, drain
 //! 6  worker  admin                 edges: a worker's sockets; admin's HTTP
 //! 5  relay                         a worker's streams: paired with an endpoint's, or answered here
 //! 4  route  answer  |  probe  discovery    request plane | control plane: neither imports the other
@@ -49,6 +49,16 @@
 //! [`probe`] asks each endpoint at each interval, and at once where a kept connection ends or a
 //! Watch speaks, and publishes what its thresholds make of the replies; [`health::Board`] folds that into a [`health::Snapshot`]; every dialect on every
 //! listener, and the admin server, answer from the last snapshot, so they always agree.
+//!
+//! # Life of a reload
+//!
+//! At SIGHUP, and when the file says something else, [`app`] reads it. Whatever could fail is done
+//! first: the rules of [`config`], the keys that only a restart changes, the new sockets; then new
+//! endpoints are probed once. Only then upstreams, the board's views, listeners and workers take
+//! the new configuration over, one after the other on the control thread. What is the same stays:
+//! a listener's socket by its address, an endpoint with its state by its upstream and address. A
+//! worker puts the new [`relay::Listener`] under its open connections, and calls in flight end by
+//! the one that they began with.
 
 pub mod admin;
 pub mod answer;

@@ -1,15 +1,27 @@
 //! What is counted, in the OpenMetrics text format. Every label has a bounded set of values.
 
+mod family;
+mod labels;
+
 use std::{
-    collections::HashSet,
-    fmt::Write,
+    collections::{BTreeSet, HashSet},
     sync::{Arc, Mutex},
+    time::{SystemTime, UNIX_EPOCH},
 };
 
 use prometheus_client::{
-    encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder, text::encode},
-    metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
+    encoding::text::encode,
+    metrics::{counter::Counter, gauge::Gauge, histogram::Histogram},
     registry::{Registry, Unit},
+};
+
+pub use self::{
+    family::Family,
+    labels::{
+        AnswerLabels, BytesLabels, EjectionLabels, EndpointLabels, HashLabels, ListenerLabels,
+        ProbeLabels, ReloadLabels, RequestLabels, RetryLabels, RouteLabels, ServiceLabels,
+        ShedLabels, Text, UpstreamLabels,
+    },
 };
 
 /// All metrics of the process; clones share them.
@@ -24,7 +36,7 @@ pub struct Metrics {
     /// Calls that were ended since they took too long.
     pub timeouts: Family<RetryLabels, Counter>,
     /// From a call's head to the end of its streams, in seconds.
-    pub request_duration: Family<RouteLabels, Histogram, fn() -> Histogram>,
+    pub request_duration: Family<RouteLabels, Histogram>,
     /// Calls in flight.
     pub streams: Family<RouteLabels, Gauge>,
     /// Health checks answered.
@@ -58,148 +70,36 @@ pub struct Metrics {
     /// Probes, by their result.
     pub probes: Family<ProbeLabels, Counter>,
     /// How long probes took, in seconds.
-    pub probe_duration: Family<EndpointLabels, Histogram, fn() -> Histogram>,
+    pub probe_duration: Family<EndpointLabels, Histogram>,
     /// Endpoints that were found.
     pub discovery_endpoints: Family<UpstreamLabels, Gauge>,
     /// Times that finding them failed.
     pub discovery_failures: Family<UpstreamLabels, Counter>,
     /// When they were found last, in seconds since 1970.
     pub discovery_last_success: Family<UpstreamLabels, Gauge>,
+    /// Configurations that were read since the start, by what came of them.
+    pub config_reloads: Family<ReloadLabels, Counter>,
+    /// 1 where the last configuration that was read is the one that runs, else 0.
+    pub config_last_reload_successful: Gauge,
+    /// When the configuration that runs was applied, in seconds since 1970.
+    pub config_applied: Gauge,
+    /// 1 for the hash of the configuration that runs.
+    pub config_info: Family<HashLabels, Gauge>,
+}
+
+/// What a configuration names, and so what is counted of it; see [`Metrics::keep`].
+#[derive(Debug, Default)]
+pub struct Named {
+    /// Listeners.
+    pub listeners: BTreeSet<String>,
+    /// Upstreams.
+    pub upstreams: BTreeSet<String>,
+    /// Endpoints, each with its upstream.
+    pub endpoints: BTreeSet<(String, String)>,
 }
 
 /// A service and one of its methods.
 type Method = (Box<str>, Box<str>);
-
-/// Labels of a call that ended.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-pub struct RequestLabels {
-    /// The listener's name.
-    pub listener: Text,
-    /// The upstream's name; "" where the call was refused before one was chosen.
-    pub upstream: Text,
-    /// The gRPC service; `other` beyond the bound.
-    pub service: Text,
-    /// The gRPC method; `other` beyond the bound.
-    pub method: Text,
-    /// The grpc-status, or `RESET` or `HTTP` where there was none.
-    pub code: &'static str,
-}
-
-/// Labels of a call that is placed again, or took too long.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-pub struct RetryLabels {
-    /// The listener's name.
-    pub listener: Text,
-    /// The upstream's name.
-    pub upstream: Text,
-    /// `refused`, `goaway`, `unsent`, `status`, `lost`, `reset` or `timeout`; of what took too
-    /// long `deadline`, `response`, `idle` or `call`.
-    pub reason: &'static str,
-}
-
-/// Labels of a listener and the upstream behind it.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-pub struct RouteLabels {
-    /// The listener's name.
-    pub listener: Text,
-    /// The upstream's name.
-    pub upstream: Text,
-}
-
-/// Labels of a listener.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-pub struct ListenerLabels {
-    /// The listener's name.
-    pub listener: Text,
-}
-
-/// Labels of a health check that was answered.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-pub struct AnswerLabels {
-    /// The listener's name.
-    pub listener: Text,
-    /// `check`, `watch`, `list`, `alb`, `http`.
-    pub dialect: &'static str,
-}
-
-/// Labels of payload bytes.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-pub struct BytesLabels {
-    /// The listener's name.
-    pub listener: Text,
-    /// `request` or `response`.
-    pub direction: &'static str,
-}
-
-/// Labels of an endpoint.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-pub struct EndpointLabels {
-    /// The upstream's name.
-    pub upstream: Text,
-    /// The endpoint's address.
-    pub endpoint: Text,
-}
-
-/// Labels of an ejection.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-pub struct EjectionLabels {
-    /// The upstream's name.
-    pub upstream: Text,
-    /// The endpoint's address.
-    pub endpoint: Text,
-    /// One of [`FAULTS`].
-    pub reason: &'static str,
-}
-
-/// Labels of a call that was turned away.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-pub struct ShedLabels {
-    /// The upstream's name.
-    pub upstream: Text,
-    /// What there was too much of.
-    pub reason: &'static str,
-}
-
-/// Labels of an upstream.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-pub struct UpstreamLabels {
-    /// The upstream's name.
-    pub upstream: Text,
-}
-
-/// Labels of a health service.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-pub struct ServiceLabels {
-    /// The service's name; "" is the overall state.
-    pub service: Text,
-}
-
-/// Labels of a probe that ended.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-pub struct ProbeLabels {
-    /// The upstream's name.
-    pub upstream: Text,
-    /// The endpoint's address.
-    pub endpoint: Text,
-    /// One of [`RESULTS`].
-    pub result: &'static str,
-}
-
-/// A label's value; clones share it.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct Text(pub Arc<str>);
-
-impl From<&str> for Text {
-    fn from(text: &str) -> Self {
-        Self(text.into())
-    }
-}
-
-impl EncodeLabelValue for Text {
-    fn encode(&self, encoder: &mut LabelValueEncoder) -> Result<(), std::fmt::Error> {
-        encoder.write_str(&self.0)
-    }
-}
 
 impl Metrics {
     /// All metrics, at zero.
@@ -211,7 +111,7 @@ impl Metrics {
             requests: Family::default(),
             retries: Family::default(),
             timeouts: Family::default(),
-            request_duration: Family::new_with_constructor(latency),
+            request_duration: Family::new(latency),
             streams: Family::default(),
             health_answers: Family::default(),
             bytes: Family::default(),
@@ -220,18 +120,22 @@ impl Metrics {
             connections_refused: Family::default(),
             upstream_connections: Family::default(),
             upstream_connect_failures: Family::default(),
+            endpoint_healthy: Family::default(),
             endpoint_ejected: Family::default(),
             endpoint_in_flight: Family::default(),
             endpoint_limit: Family::default(),
             ejections: Family::default(),
             shed: Family::default(),
-            endpoint_healthy: Family::default(),
-            service_serving: Family::default(),
-            probes: Family::default(),
-            probe_duration: Family::new_with_constructor(latency),
             discovery_endpoints: Family::default(),
             discovery_failures: Family::default(),
             discovery_last_success: Family::default(),
+            service_serving: Family::default(),
+            probes: Family::default(),
+            probe_duration: Family::new(latency),
+            config_reloads: Family::default(),
+            config_last_reload_successful: Gauge::default(),
+            config_applied: Gauge::default(),
+            config_info: Family::default(),
         };
         let build: Family<[(&str, &str); 1], Gauge> = Family::default();
         build.get_or_create(&[("version", env!("CARGO_PKG_VERSION"))]).set(1);
@@ -291,6 +195,22 @@ impl Metrics {
             "When they were found last, since 1970",
             Unit::Seconds
         );
+        add!(metrics.config_reloads, "config_reloads", "Configurations read since the start");
+        add!(
+            metrics.config_last_reload_successful,
+            "config_last_reload_successful",
+            "1 where the last configuration read is the one that runs"
+        );
+        add!(
+            metrics.config_applied,
+            "config_applied_timestamp",
+            "When the configuration that runs was applied",
+            Unit::Seconds
+        );
+        add!(metrics.config_info, "config_info", "The hash of the configuration that runs");
+        for result in ["applied", "unchanged", "refused"] {
+            metrics.config_reloads.get_or_create(&ReloadLabels { result });
+        }
         metrics.registry = Arc::new(registry);
         metrics
     }
@@ -306,27 +226,65 @@ impl Metrics {
         (OTHER.into(), OTHER.into())
     }
 
-    /// Takes away what was counted of an endpoint: addresses that come and go would add up.
-    pub fn forget(&self, endpoint: &EndpointLabels) {
-        self.upstream_connect_failures.remove(endpoint);
-        self.probe_duration.remove(endpoint);
-        for gauge in [
-            &self.upstream_connections,
-            &self.endpoint_healthy,
-            &self.endpoint_in_flight,
-            &self.endpoint_ejected,
-            &self.endpoint_limit,
-        ] {
-            gauge.remove(endpoint);
-        }
-        for reason in FAULTS {
-            let EndpointLabels { upstream, endpoint } = endpoint.clone();
-            self.ejections.remove(&EjectionLabels { upstream, endpoint, reason });
-        }
-        for result in RESULTS {
-            let EndpointLabels { upstream, endpoint } = endpoint.clone();
-            self.probes.remove(&ProbeLabels { upstream, endpoint, result });
-        }
+    /// Forgets what is counted of anything that a configuration no longer names. What still goes on
+    /// there counts on, unseen, and may come back for as long as it does: call it again later.
+    pub fn keep(&self, named: &Named) {
+        let listener = |name: &Text| named.listeners.contains(&*name.0);
+        let upstream = |name: &Text| name.0.is_empty() || named.upstreams.contains(&*name.0);
+        let endpoint = |upstream: &Text, endpoint: &Text| {
+            named.endpoints.contains(&(upstream.0.to_string(), endpoint.0.to_string()))
+        };
+        self.requests.retain(|it| listener(&it.listener) && upstream(&it.upstream));
+        self.retries.retain(|it| listener(&it.listener) && upstream(&it.upstream));
+        let route = |it: &RouteLabels| listener(&it.listener) && upstream(&it.upstream);
+        self.request_duration.retain(route);
+        self.streams.retain(route);
+        self.health_answers.retain(|it| listener(&it.listener));
+        self.bytes.retain(|it| listener(&it.listener));
+        let port = |it: &ListenerLabels| listener(&it.listener);
+        self.connections.retain(port);
+        self.connections_accepted.retain(port);
+        self.connections_refused.retain(port);
+        self.timeouts.retain(|it| listener(&it.listener) && upstream(&it.upstream));
+        self.shed.retain(|it| upstream(&it.upstream));
+        self.discovery_endpoints.retain(|it| upstream(&it.upstream));
+        self.discovery_failures.retain(|it| upstream(&it.upstream));
+        self.discovery_last_success.retain(|it| upstream(&it.upstream));
+        self.keep_endpoints(endpoint);
+    }
+
+    /// Forgets what is counted of an endpoint: addresses that come and go would add up.
+    pub fn forget(&self, labels: &EndpointLabels) {
+        self.keep_endpoints(|upstream, endpoint| {
+            *upstream != labels.upstream || *endpoint != labels.endpoint
+        });
+    }
+
+    fn keep_endpoints(&self, kept: impl Fn(&Text, &Text) -> bool) {
+        let of = |it: &EndpointLabels| kept(&it.upstream, &it.endpoint);
+        self.upstream_connections.retain(of);
+        self.upstream_connect_failures.retain(of);
+        self.endpoint_healthy.retain(of);
+        self.endpoint_in_flight.retain(of);
+        self.endpoint_ejected.retain(of);
+        self.endpoint_limit.retain(of);
+        self.probe_duration.retain(of);
+        self.ejections.retain(|it| kept(&it.upstream, &it.endpoint));
+        self.probes.retain(|it| kept(&it.upstream, &it.endpoint));
+    }
+
+    /// Forgets the services that `kept` does not admit.
+    pub fn keep_services(&self, kept: impl Fn(&str) -> bool) {
+        self.service_serving.retain(|it| kept(&it.service.0));
+    }
+
+    /// Notes that the configuration of this hash runs from now on.
+    pub fn applied(&self, hash: &str) {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        self.config_applied.set(i64::try_from(since.as_secs()).unwrap_or(i64::MAX));
+        self.config_last_reload_successful.set(1);
+        self.config_info.retain(|it| *it.hash.0 == *hash);
+        self.config_info.get_or_create(&HashLabels { hash: hash.into() }).set(1);
     }
 
     /// Everything, as `application/openmetrics-text; version=1.0.0`.
@@ -350,10 +308,6 @@ fn latency() -> Histogram {
     ])
 }
 
-/// Results of a probe: `inconclusive` where the cause was on our side.
-pub const RESULTS: [&str; 3] = ["passed", "failed", "inconclusive"];
-/// What endpoints are ejected for.
-pub const FAULTS: [&str; 6] = ["connect", "tls", "reset", "goaway", "closed", "timeout"];
 /// How many gRPC methods have labels of their own.
 const METHODS: usize = 256;
 const OTHER: &str = "other";
@@ -378,6 +332,24 @@ mod tests {
         }
         assert_eq!(metrics.method("a.B", "OneMore", true).1, OTHER.into());
         assert_eq!(metrics.method("a.B", "M7", false).1, "M7".into());
+    }
+
+    #[test]
+    fn what_no_configuration_names_is_forgotten() {
+        let metrics = Metrics::new();
+        for listener in ["kept", "gone"] {
+            for upstream in ["", "kept", "gone"] {
+                let labels = RouteLabels { listener: listener.into(), upstream: upstream.into() };
+                metrics.streams.get_or_create(&labels).inc();
+            }
+        }
+        let held = metrics.connections.get_or_create(&ListenerLabels { listener: "gone".into() });
+        let name = || BTreeSet::from(["kept".to_owned()]);
+        metrics.keep(&Named { listeners: name(), upstreams: name(), ..Named::default() });
+        held.inc();
+        let text = metrics.render();
+        assert!(!text.contains("gone"), "{text}");
+        assert_eq!(text.matches("upbeat_streams{").count(), 2, "{text}");
     }
 
     #[test]

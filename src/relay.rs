@@ -8,6 +8,7 @@
 mod buffers;
 mod call;
 mod cause;
+mod dial;
 mod downstream;
 mod engine;
 mod lane;
@@ -22,6 +23,7 @@ mod payload;
 mod pick;
 mod pump;
 mod reflection;
+mod reload;
 mod removed;
 mod replay;
 mod request;
@@ -30,7 +32,7 @@ mod times;
 mod turn;
 mod upstream;
 
-pub use self::{listener::Listener, turn::Relay};
+pub use self::{listener::Listener, reload::Settings, turn::Relay};
 use crate::grpc::Code;
 
 /// How a call ended, for its metrics.

@@ -98,10 +98,23 @@ impl Upstream {
     /// Makes `wanted` the endpoints; those that were there before keep their state, and those that
     /// are no more are told so.
     pub fn reconcile(&self, wanted: &[config::Endpoint]) {
+        self.inherit(wanted, &[]);
+    }
+
+    /// The same, where those that are new go on from what is known of `others` of their address.
+    pub fn inherit(&self, wanted: &[config::Endpoint], others: &[Arc<Endpoint>]) {
         self.endpoints.send_modify(|endpoints| {
             let next = endpoints.reconciled(wanted, &self.pool, self.hash_by.is_some());
-            let gone = |it: &&Arc<Endpoint>| !next.iter().any(|next| Arc::ptr_eq(it, next));
-            endpoints.iter().filter(gone).for_each(|endpoint| endpoint.remove());
+            let is_among = |it: &&Arc<Endpoint>, all: &[Arc<Endpoint>]| {
+                all.iter().any(|other| Arc::ptr_eq(it, other))
+            };
+            for new in next.iter().filter(|it| !is_among(it, endpoints)) {
+                if let Some(other) = others.iter().find(|it| it.address() == new.address()) {
+                    new.inherit(other);
+                }
+            }
+            let gone = endpoints.iter().filter(|it| !is_among(it, &next));
+            gone.for_each(|endpoint| endpoint.remove());
             self.pool.set_members(&next);
             *endpoints = next;
         });
@@ -125,6 +138,12 @@ impl Upstream {
     /// Why its endpoints may not be what they should; mostly empty.
     pub fn note(&self) -> Arc<str> {
         self.note.borrow().clone()
+    }
+
+    /// Lets all its endpoints go, since soon no new call comes here any more; one that still does
+    /// is served.
+    pub fn retire(&self) {
+        self.endpoints.borrow().iter().for_each(|endpoint| endpoint.retire());
     }
 
     /// The name, as configured.

@@ -19,14 +19,14 @@ use tokio::{
     task::LocalSet,
     time::timeout,
 };
-use tokio_util::task::TaskTracker;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::debug;
 
 use crate::{
     config::Limits,
     metrics::Metrics,
     net::{Place, Protocol, sniff},
-    relay::{Listener, Relay},
+    relay::{Listener, Relay, Settings},
     shutdown::Shutdown,
 };
 
@@ -34,9 +34,16 @@ use crate::{
 /// or at `shutdown.abort`.
 #[derive(Debug)]
 pub struct Worker {
-    sockets: mpsc::UnboundedSender<Socket>,
+    orders: mpsc::UnboundedSender<Order>,
     load: Arc<AtomicUsize>,
     ended: oneshot::Receiver<usize>,
+}
+
+/// What a worker is told.
+#[derive(Debug)]
+enum Order {
+    Serve(Socket),
+    Reload(Arc<Settings>),
 }
 
 /// A connection on its way to a worker.
@@ -63,22 +70,22 @@ impl Worker {
         metrics: &Metrics,
         shutdown: &Shutdown,
     ) -> io::Result<Self> {
-        let (sockets, queue) = mpsc::unbounded_channel();
+        let (orders, queue) = mpsc::unbounded_channel();
         let (done, ended) = oneshot::channel();
-        let (limits, metrics, shutdown) = (*limits, metrics.clone(), shutdown.clone());
+        let (limits, metrics, abort) = (*limits, metrics.clone(), shutdown.abort.clone());
         let load = Arc::new(AtomicUsize::new(0));
         let counted = Arc::clone(&load);
         let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
         thread::Builder::new().name(format!("worker-{number}")).spawn(move || {
             let serve = async {
-                let relay = Relay::new(&limits, &metrics, &shutdown);
-                run(queue, counted, relay, shutdown.clone()).await
+                let relay = Relay::new(&limits, &metrics);
+                run(queue, counted, relay, abort).await
             };
             let cut = LocalSet::new().block_on(&runtime, serve);
             // Nobody waits for it where the application has given up already.
             _ = done.send(cut);
         })?;
-        Ok(Self { sockets, load, ended })
+        Ok(Self { orders, load, ended })
     }
 
     /// Open connections.
@@ -89,33 +96,46 @@ impl Worker {
     /// Hands a connection over. A worker that has ended drops it, which closes it.
     pub fn hand(&self, socket: Socket) {
         self.load.fetch_add(1, Relaxed);
-        _ = self.sockets.send(socket);
+        _ = self.orders.send(Order::Serve(socket));
+    }
+
+    /// Has new calls go by other settings, on open connections too. Sockets that are handed over
+    /// later are of listeners among these.
+    pub fn reload(&self, settings: &Arc<Settings>) {
+        _ = self.orders.send(Order::Reload(Arc::clone(settings)));
     }
 
     /// Waits for the end; says how many streams were cut by it.
     pub async fn ended(self) -> usize {
-        drop(self.sockets);
+        drop(self.orders);
         self.ended.await.unwrap_or(1)
     }
 }
 
 async fn run(
-    mut queue: mpsc::UnboundedReceiver<Socket>,
+    mut queue: mpsc::UnboundedReceiver<Order>,
     load: Arc<AtomicUsize>,
     relay: Relay,
-    shutdown: Shutdown,
+    abort: CancellationToken,
 ) -> usize {
     let connections = TaskTracker::new();
-    while let Some(socket) = tokio::select! {
-        // Sockets first: what was accepted before the stop is served.
+    while let Some(order) = tokio::select! {
+        // Orders first: what was accepted before the stop is served.
         biased;
-        socket = queue.recv() => socket,
-        () = shutdown.abort.cancelled() => None,
+        order = queue.recv() => order,
+        () = abort.cancelled() => None,
     } {
-        let (relay, shutdown) = (relay.clone(), shutdown.clone());
+        let socket = match order {
+            Order::Serve(socket) => socket,
+            Order::Reload(settings) => {
+                relay.reload(settings);
+                continue;
+            }
+        };
+        let relay = relay.clone();
         let load = Counted(Arc::clone(&load));
         connections.spawn_local(async move {
-            serve(socket, relay, shutdown).await;
+            serve(socket, relay).await;
             drop(load);
         });
     }
@@ -123,19 +143,19 @@ async fn run(
     tokio::select! {
         biased;
         () = connections.wait() => {}
-        () = shutdown.abort.cancelled() => {}
+        () = abort.cancelled() => {}
     }
     // A connection without streams loses nothing.
     relay.calls()
 }
 
 /// Tells what a connection speaks, and serves it until its end.
-async fn serve(socket: Socket, relay: Relay, shutdown: Shutdown) {
+async fn serve(socket: Socket, relay: Relay) {
     let Socket { stream, listener, permit, place } = socket;
     let labels = listener.labels();
     let metrics = listener.metrics();
     metrics.connections_accepted.get_or_create(&labels).inc();
-    let open = metrics.connections.get_or_create(&labels).clone();
+    let open = metrics.connections.get_or_create(&labels);
     open.inc();
     // Fails only where the event queue takes no more descriptors; the socket is closed then.
     if let Ok(stream) = TcpStream::from_std(stream) {
@@ -144,7 +164,7 @@ async fn serve(socket: Socket, relay: Relay, shutdown: Shutdown) {
                 let (stream, first) = stream.into_parts();
                 relay.serve(stream, &first, listener).await;
             }
-            Ok(Ok((Protocol::Http1, stream))) => http1::serve(stream, listener, &shutdown).await,
+            Ok(Ok((Protocol::Http1, stream))) => http1::serve(stream, listener, &relay).await,
             Ok(Err(error)) => debug!(%error, "closed before its first bytes"),
             Err(_) => debug!("no first bytes in time"),
         }

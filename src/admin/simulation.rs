@@ -61,10 +61,11 @@ impl Admin {
                     && address.is_none_or(|address| address == endpoint.address())
             })
         };
-        let snapshot = self.views.simulate(&self.board.borrow(), is_down);
+        let running = self.running.borrow();
+        let snapshot = running.views.simulate(&self.board.borrow(), is_down);
         let services = services(&snapshot);
         let mut answers = Vec::new();
-        for (listener, of) in self.listeners.iter() {
+        for (listener, of) in running.listeners.iter() {
             let of = of.of(snapshot.clone());
             answers.extend(services.iter().map(|it| answered(listener, &of, it)));
         }
@@ -77,7 +78,8 @@ impl Admin {
             Some((name, address)) => (name, Some(address)),
             None => (text, None),
         };
-        let upstream = self.upstreams.iter().find(|upstream| **upstream.name() == *name);
+        let running = self.running.borrow();
+        let upstream = running.upstreams.iter().find(|upstream| **upstream.name() == *name);
         let upstream = upstream.ok_or_else(|| format!("{name}: no such upstream"))?;
         let Some(address) = address else { return Ok((name.to_owned(), None)) };
         let parsed: SocketAddr =

@@ -41,7 +41,8 @@ pub(super) async fn run(options: &Options) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn fetch<T: DeserializeOwned>(admin: &str, path: &str) -> anyhow::Result<T> {
+/// What the admin server answers on `path`.
+pub(super) async fn fetch<T: DeserializeOwned>(admin: &str, path: &str) -> anyhow::Result<T> {
     let Ok(body) = timeout(TIMEOUT, get(admin, path)).await else {
         bail!("{admin}: no answer within {TIMEOUT:?}");
     };

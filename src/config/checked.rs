@@ -8,15 +8,17 @@ use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
 pub use self::discovery::{Discovery, Dns, Family, File, Lookup};
 use super::{
     document::{
-        Admin, Admission, AllDown, Drain, Ejection, LoadBalancing, Log, NotServingAs, RetryStatus,
+        Admin, Admission, AllDown, Drain, Ejection, LoadBalancing, Log, NotServingAs, Reload,
+        RetryStatus,
     },
     limits::Limits,
     value::{Quorum, Share, Workers},
     view::View,
+    written::Written,
 };
 
 /// A whole, checked configuration. Only `app` holds one; every module takes its own section.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
     /// At least one.
     pub listeners: Vec<Listener>,
@@ -32,12 +34,16 @@ pub struct Config {
     pub workers: Workers,
     /// Bounds that no listener overrides.
     pub limits: Limits,
+    /// When the file is read again.
+    pub reload: Reload,
     /// Logging.
     pub log: Log,
+    /// What the file says, as it says it.
+    pub written: Written,
 }
 
 /// One address where clients connect, its limits resolved.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Listener {
     /// The name in logs and metrics.
     pub name: String,
@@ -120,7 +126,7 @@ pub struct Retry {
 }
 
 /// A named set of endpoints.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Upstream {
     /// Its key under `upstreams`.
     pub name: String,
@@ -171,7 +177,7 @@ impl From<SocketAddr> for Endpoint {
 }
 
 /// How the endpoints of one upstream are probed.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Probe {
     /// From one probe's start to the next.
     pub interval: Duration,
@@ -190,7 +196,7 @@ pub struct Probe {
 }
 
 /// One part of a probe. `port` is another than the endpoint's own.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Check {
     /// An empty OTLP Export.
     Otlp {
@@ -209,7 +215,7 @@ pub enum Check {
 }
 
 /// `grpc.health.v1.Health/Check` as a probe.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct GrpcCheck {
     /// Another port than the endpoint's.
     pub port: Option<u16>,
@@ -224,7 +230,7 @@ pub struct GrpcCheck {
 }
 
 /// An HTTP GET as a probe.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HttpCheck {
     /// Another port than the endpoint's.
     pub port: Option<u16>,
@@ -235,7 +241,7 @@ pub struct HttpCheck {
 }
 
 /// What health checks may ask for.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Health {
     /// What each service name stands for. "" is always there.
     pub services: BTreeMap<String, Service>,

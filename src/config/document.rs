@@ -49,12 +49,14 @@ pub(super) struct Document {
     pub(super) workers: Workers,
     /// Bounds on what a client or a backend may ask for.
     pub(super) limits: Limits,
+    /// When this file is read again while the process runs.
+    pub(super) reload: Reload,
     /// Logging, to standard error.
     pub(super) log: Log,
 }
 
 /// How the process stops on SIGTERM or SIGINT.
-#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Drain {
     /// How long calls are still accepted after health says NOT_SERVING. Default: 15s.
@@ -73,8 +75,28 @@ impl Default for Drain {
     }
 }
 
-/// The administrative HTTP server: `/metrics`, `/status`, `/livez`, `/readyz`.
-#[derive(Debug, Clone, Deserialize, JsonSchema)]
+/// When the file is read again while the process runs: at SIGHUP always, and when it changes.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Reload {
+    /// Whether a change of the file's content is enough, such as the swap of a Kubernetes
+    /// ConfigMap. Default: true.
+    pub watch: bool,
+    /// How often the file is looked at for that. A change is taken when two looks in a row agree,
+    /// so that no file is read while it is written. Default: 2s.
+    #[serde(with = "humantime_serde")]
+    #[schemars(with = "String")]
+    pub interval: Duration,
+}
+
+impl Default for Reload {
+    fn default() -> Self {
+        Self { watch: true, interval: Duration::from_secs(2) }
+    }
+}
+
+/// The administrative HTTP server: `/metrics`, `/status`, `/config`, `/livez`, `/readyz`.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Admin {
     /// Default: `127.0.0.1:9901`.
@@ -89,7 +111,7 @@ impl Default for Admin {
 }
 
 /// Logging, to standard error.
-#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Log {
     /// Default: `text`.

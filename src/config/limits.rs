@@ -9,7 +9,7 @@ use serde::Deserialize;
 use super::value::Cap;
 
 /// Bounds on what a client or a backend may ask for.
-#[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Limits {
     /// Connections of one listener at a time; further ones wait in the kernel. Default: 10000.
@@ -103,7 +103,7 @@ impl Default for Limits {
 }
 
 /// How often one client connection may send frames that cost it nothing.
-#[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Frames {
     /// RST_STREAM before its response's head (Rapid Reset). Default: `{ burst: 200, rate: 50 }`.
@@ -141,7 +141,7 @@ impl Default for Frames {
 }
 
 /// A number that may come at once, and how fast it is earned again.
-#[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Rate {
     /// Frames at once.
@@ -151,7 +151,7 @@ pub struct Rate {
 }
 
 /// PRIORITY in a connection's life.
-#[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Priorities {
     /// Without a stream. Default: 100.
@@ -167,7 +167,7 @@ impl Default for Priorities {
 }
 
 /// WINDOW_UPDATE in a connection's life.
-#[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct WindowUpdates {
     /// Without a stream. Default: 5.

@@ -15,6 +15,7 @@ use super::{
     checked::{Config, Upstream},
     document::Document,
     lines::{Lines, join},
+    written::Written,
 };
 
 /// Turns a document into a [`Config`]. Where it adds to `problems`, the result is not to be used.
@@ -41,6 +42,7 @@ pub(super) fn check(document: Document, lines: &Lines, problems: &mut Vec<Proble
             );
         }
     }
+    checker.positive("reload.interval", Some(document.reload.interval));
     Config {
         listeners,
         upstreams,
@@ -49,7 +51,9 @@ pub(super) fn check(document: Document, lines: &Lines, problems: &mut Vec<Proble
         admin,
         workers: document.workers,
         limits: document.limits,
+        reload: document.reload,
         log: document.log,
+        written: Written::default(),
     }
 }
 

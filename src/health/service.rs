@@ -48,6 +48,11 @@ impl Told {
         Self { hold, service, known: false, pending: None }
     }
 
+    /// Another time that changes must last from now on, also the one that is held back.
+    pub(super) fn set_hold(&mut self, hold: Duration) {
+        self.hold = hold;
+    }
+
     /// When a change that is held back has lasted long enough.
     pub(super) fn due(&self) -> Option<Instant> {
         self.pending.and_then(|pending| pending.due)

@@ -1,6 +1,6 @@
 //! What a view comes to, and why.
 
-use std::{collections::HashMap, fmt::Display, sync::Arc};
+use std::{collections::HashMap, fmt::Display, sync::Arc, time::Duration};
 
 use super::Snapshot;
 use crate::{
@@ -10,26 +10,36 @@ use crate::{
 };
 
 /// What each service stands for, in the order of their names. Clones share it.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct Views {
     services: Arc<[Named]>,
     upstreams: Arc<[Arc<Upstream>]>,
     all_down: AllDown,
 }
 
-/// A service's name, and its view.
-type Named = (Arc<str>, View<Arc<Upstream>>);
+/// A service's name, its view, and how long a change must last.
+type Named = (Arc<str>, View<Arc<Upstream>>, Duration);
 
 impl Views {
-    pub(super) fn new(config: &config::Health, upstreams: &[Arc<Upstream>]) -> Self {
+    /// What `config` says of `upstreams`.
+    ///
+    /// # Panics
+    /// A service names an upstream that is not among them; a checked configuration has none.
+    pub fn new(config: &config::Health, upstreams: &[Arc<Upstream>]) -> Self {
         let find = |name: &String| {
             let found = upstreams.iter().find(|upstream| **upstream.name() == **name);
             Arc::clone(found.expect("a checked configuration names upstreams that exist"))
         };
         let services = config.services.iter();
-        let services = services.map(|(name, it)| (name.as_str().into(), it.view.map(&find)));
+        let services =
+            services.map(|(name, it)| (name.as_str().into(), it.view.map(&find), it.hold));
         let services = services.collect();
         Self { services, upstreams: upstreams.into(), all_down: config.all_down }
+    }
+
+    /// The services, and how long a change of each must last.
+    pub(super) fn holds(&self) -> impl Iterator<Item = (&Arc<str>, Duration)> {
+        self.services.iter().map(|(name, _, hold)| (name, *hold))
     }
 
     /// What is said when every endpoint is down.
@@ -70,7 +80,7 @@ impl Views {
     ) -> impl Iterator<Item = (&Arc<str>, Verdict)> {
         let looks = self.upstreams.iter().map(|it| (&**it.name(), look(it, &down)));
         let looks: HashMap<&str, Verdict> = looks.collect();
-        self.services.iter().map(move |(name, view)| {
+        self.services.iter().map(move |(name, view, _)| {
             let look = |upstream: &Arc<Upstream>| &looks[&**upstream.name()];
             let mut verdict = judge(view, &|upstream| look(upstream).clone());
             verdict.all_down = view.upstreams().into_iter().all(|it| look(it).all_down);

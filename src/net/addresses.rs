@@ -19,6 +19,11 @@ impl Addresses {
         Self { most, open: Arc::default() }
     }
 
+    /// The same, with another bound from now on.
+    pub fn with_most(self, most: u32) -> Self {
+        Self { most, ..self }
+    }
+
     /// A place for one more connection of `address`, unless it has all that it may have.
     pub fn take(&self, address: IpAddr) -> Option<Place> {
         let address = client(address);

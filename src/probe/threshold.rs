@@ -2,7 +2,7 @@
 
 use crate::upstream::Health;
 
-/// Counts results in a row. The first one alone decides.
+/// Counts results in a row. Where nothing is known the first one alone decides.
 #[derive(Debug)]
 pub(super) struct Threshold {
     healthy: u32,
@@ -12,9 +12,10 @@ pub(super) struct Threshold {
 }
 
 impl Threshold {
-    /// `healthy` passes in a row make an endpoint healthy, `unhealthy` failures unhealthy.
-    pub(super) fn new(healthy: u32, unhealthy: u32) -> Self {
-        Self { healthy, unhealthy, health: Health::Unknown, against: 0 }
+    /// `healthy` passes in a row make an endpoint healthy, `unhealthy` failures unhealthy, and now
+    /// it is what `health` says.
+    pub(super) fn new(healthy: u32, unhealthy: u32, health: Health) -> Self {
+        Self { healthy, unhealthy, health, against: 0 }
     }
 
     pub(super) fn health(&self) -> Health {
@@ -63,13 +64,13 @@ mod tests {
 
     #[test]
     fn the_first_result_alone_decides() {
-        assert_eq!(Threshold::new(2, 3).record(true), Some(Health::Healthy));
-        assert_eq!(Threshold::new(2, 3).record(false), Some(Health::Unhealthy));
+        assert_eq!(Threshold::new(2, 3, Health::Unknown).record(true), Some(Health::Healthy));
+        assert_eq!(Threshold::new(2, 3, Health::Unknown).record(false), Some(Health::Unhealthy));
     }
 
     #[test]
     fn results_count_only_in_a_row() {
-        let mut threshold = Threshold::new(2, 3);
+        let mut threshold = Threshold::new(2, 3, Health::Unknown);
         let results = [true, false, false, true, false, false, false, true, false, true, true];
         let changes: Vec<_> = results.map(|passed| threshold.record(passed)).into();
         let (up, down) = (Some(Health::Healthy), Some(Health::Unhealthy));
@@ -79,7 +80,7 @@ mod tests {
 
     #[test]
     fn a_fall_needs_no_row_and_a_rise_after_it_does() {
-        let mut threshold = Threshold::new(2, 3);
+        let mut threshold = Threshold::new(2, 3, Health::Unknown);
         threshold.record(true);
         assert_eq!(threshold.fall(), Some(Health::Unhealthy));
         assert_eq!(threshold.fall(), None);
@@ -89,7 +90,7 @@ mod tests {
 
     #[test]
     fn what_was_forgotten_is_decided_by_the_next_result() {
-        let mut threshold = Threshold::new(2, 3);
+        let mut threshold = Threshold::new(2, 3, Health::Unknown);
         threshold.record(false);
         threshold.forget();
         assert_eq!(threshold.health(), Health::Unknown);
@@ -103,7 +104,7 @@ mod tests {
             fall in 1_u32..5,
             results in prop::collection::vec(any::<bool>(), 1..60),
         ) {
-            let mut threshold = Threshold::new(rise, fall);
+            let mut threshold = Threshold::new(rise, fall, Health::Unknown);
             for end in 1..=results.len() {
                 threshold.record(results[end - 1]);
                 // The model looks back for the last run that was long enough; the first counts.

@@ -85,13 +85,16 @@ impl Verdict {
             upstream: (&**upstream).into(),
             endpoint: endpoint.address().to_string().as_str().into(),
         };
-        // At zero from the start, so that the first event is seen as a change.
-        metrics.endpoint_healthy.get_or_create(&labels).set(0);
+        // There from the start, so that the first event is seen as a change. What another prober
+        // knew is known, so that a reload makes no single probe decide.
+        let health = endpoint.state().health;
+        let healthy = health == Health::Healthy;
+        metrics.endpoint_healthy.get_or_create(&labels).set(healthy.into());
         metrics.upstream_connections.get_or_create(&labels).inc_by(0);
         metrics.upstream_connect_failures.get_or_create(&labels).inc_by(0);
         Self {
             upstream: Arc::clone(upstream),
-            threshold: Threshold::new(config.healthy_threshold, config.unhealthy_threshold),
+            threshold: Threshold::new(config.healthy_threshold, config.unhealthy_threshold, health),
             stale_after: config.stale_after,
             known: Instant::now(),
             obstacle: String::new(),

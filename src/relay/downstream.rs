@@ -207,8 +207,8 @@ impl Engine {
                     && end == End::Status(Code::Ok)
                     && self.methods.len() < METHODS
                 {
+                    field.set_note(self.note_of(self.methods.len()));
                     self.methods.push(super::own::Method::new(&path, listener));
-                    field.set_note(self.methods.len() as u32);
                 }
             }
         }

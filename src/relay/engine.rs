@@ -17,6 +17,7 @@ use super::{
     own::{Method, Own},
     payload::Payload,
     pick::{Queue, QueueKey},
+    reload::Settings,
     replay::{Again, Replays},
     times::Pings,
     turn::millis,
@@ -45,6 +46,8 @@ pub(super) struct Engine {
     pub(super) lanes: HashMap<LaneKey, Lane, ByIdentity>,
     pub(super) queues: HashMap<QueueKey, Queue, ByIdentity>,
     pub(super) methods: Vec<Method>,
+    /// Of `methods`, which each configuration has anew.
+    pub(super) epoch: u32,
     pub(super) buffers: Buffers,
     pub(super) replays: Replays,
     /// Links with something to write.
@@ -62,6 +65,8 @@ pub(super) struct Engine {
     serials: u64,
     /// Connections to one endpoint.
     pub(super) most_links: usize,
+    /// The last ones that were taken over.
+    pub(super) settings: Option<Arc<Settings>>,
     /// How long an endpoint may take nothing of what waits for it, in milliseconds.
     pub(super) patience: u64,
     /// When an endpoint that is silent is sent a PING, and when it is given up, in milliseconds.
@@ -90,6 +95,7 @@ impl Engine {
             lanes: HashMap::default(),
             queues: HashMap::default(),
             methods: Vec::new(),
+            epoch: 0,
             buffers: Buffers::default(),
             replays: Replays::new(
                 usize::try_from(limits.max_replay_size.as_u64()).unwrap_or(usize::MAX),
@@ -101,6 +107,7 @@ impl Engine {
             delayed: Vec::new(),
             commands: Vec::new(),
             serials: 0,
+            settings: None,
             most_links: limits.max_upstream_connections as usize,
             patience: millis(limits.send_timeout),
             pings: Pings::new(limits),

@@ -22,7 +22,7 @@ use crate::{
 #[derive(Debug)]
 pub(super) struct Lane {
     pub(super) endpoint: Arc<Endpoint>,
-    upstream: Arc<Upstream>,
+    pub(super) upstream: Arc<Upstream>,
     /// Those that take new calls.
     pub(super) links: Vec<usize>,
     pub(super) dialing: bool,
@@ -341,7 +341,7 @@ impl Engine {
         // One that neither served nor lasted is no better than none.
         let worth = served || self.context.now.saturating_sub(lane.made) >= LASTING;
         lane.failures = if worth { 0 } else { lane.failures + 1 };
-        if !lane.dialing && lane.endpoint.is_healthy() {
+        if !lane.dialing && lane.endpoint.is_healthy() && !lane.endpoint.is_removed() {
             lane.dialing = true;
             if lane.failures > PATIENCE && !polite {
                 let address = lane.endpoint.address();

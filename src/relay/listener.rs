@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use prometheus_client::metrics::counter::Counter;
+use tokio_util::sync::CancellationToken;
 
 use super::{
     End,
@@ -36,6 +37,8 @@ pub struct Listener {
     pub(super) metrics: Metrics,
     pub(super) requested: Counter,
     pub(super) responded: Counter,
+    /// Cancelled when its socket is given up, by a drain or since it is configured no more.
+    stop: CancellationToken,
 }
 
 impl Listener {
@@ -51,7 +54,7 @@ impl Listener {
         let name: Text = config.name.as_str().into();
         let bytes = |direction| {
             let labels = BytesLabels { listener: name.clone(), direction };
-            metrics.bytes.get_or_create(&labels).clone()
+            metrics.bytes.get_or_create(&labels)
         };
         let named = |name: &str| upstreams.iter().find(|upstream| **upstream.name() == *name);
         let mut targets: Vec<Target> = Vec::new();
@@ -89,7 +92,18 @@ impl Listener {
             limits: config.limits,
             max_message_size: config.max_message_size,
             metrics: metrics.clone(),
+            stop: CancellationToken::new(),
         }
+    }
+
+    /// Its connections are asked to end when `stop` is cancelled.
+    pub fn until(self, stop: CancellationToken) -> Self {
+        Self { stop, ..self }
+    }
+
+    /// When its connections are asked to end.
+    pub fn stop(&self) -> &CancellationToken {
+        &self.stop
     }
 
     /// Its routes.
@@ -186,6 +200,6 @@ impl Listener {
         let (service, method) = self.metrics.method(service, method, known);
         let (listener, upstream) = (self.name.clone(), self.upstream(target));
         let labels = RequestLabels { listener, upstream, service, method, code };
-        self.metrics.requests.get_or_create(&labels).clone()
+        self.metrics.requests.get_or_create(&labels)
     }
 }

@@ -96,6 +96,11 @@ impl Replays {
         Self { most, kept: 0, spares: Vec::new(), room: 0 }
     }
 
+    /// Keeping at most so much of those that are sent from now on.
+    pub(super) fn set_most(&mut self, most: usize) {
+        self.most = most;
+    }
+
     /// Whether nothing is kept.
     pub(super) fn is_empty(&self) -> bool {
         self.kept == 0
@@ -208,6 +213,7 @@ impl Engine {
             self.touch(at.link);
         }
         self.freed(at.link);
+        self.renew(index);
         let key = self.key(index);
         match delay {
             0 => self.place(key, Payload::NONE),

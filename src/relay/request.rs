@@ -133,14 +133,16 @@ impl Engine {
             match line.name().role() {
                 Role::Method => request.verb = Verb::of(line.text(&mut plain)),
                 Role::Path => match &line {
-                    Line::Known(field) if self.is_method(field.note(), listener) => {
-                        request.path = Path::Method;
-                        label = Label::Known(field.note() - 1);
-                    }
-                    Line::Known(field) => {
-                        request.path = listener.router.path(field.value());
-                        label = Label::Path(field.value().into(), Some(Rc::clone(field)));
-                    }
+                    Line::Known(field) => match self.method(field.note(), listener) {
+                        Some(method) => {
+                            request.path = Path::Method;
+                            label = Label::Known(method);
+                        }
+                        None => {
+                            request.path = listener.router.path(field.value());
+                            label = Label::Path(field.value().into(), Some(Rc::clone(field)));
+                        }
+                    },
                     Line::Moving(_) => {
                         let path = line.text(&mut plain);
                         request.path = listener.router.path(path);
@@ -193,10 +195,10 @@ impl Engine {
         Head { request, label, timeout }
     }
 
-    /// Whether a path's note names one of this listener's methods.
-    fn is_method(&self, note: u32, listener: &Listener) -> bool {
-        let method = note.checked_sub(1).and_then(|index| self.methods.get(index as usize));
-        method.is_some_and(|method| method.is_of(listener))
+    /// The one of this listener's methods that a path's note names.
+    fn method(&self, note: u32, listener: &Listener) -> Option<u32> {
+        let index = self.noted(note)?;
+        self.methods.get(index as usize)?.is_of(listener).then_some(index)
     }
 
     /// A request whose head is over the limit.

@@ -24,8 +24,8 @@ impl Target {
         let labels =
             RouteLabels { listener: listener.clone(), upstream: (&**upstream.name()).into() };
         Self {
-            duration: metrics.request_duration.get_or_create(&labels).clone(),
-            streams: metrics.streams.get_or_create(&labels).clone(),
+            duration: metrics.request_duration.get_or_create(&labels),
+            streams: metrics.streams.get_or_create(&labels),
             upstream,
         }
     }

@@ -1,65 +1,59 @@
 //! Where the engine meets the runtime: one small task a socket that waits until it is ready, one
 //! that ends each turn by writing, one coarse tick.
 
-use std::{cell::RefCell, net::SocketAddr, rc::Rc, sync::Arc, time::Duration};
+use std::{cell::RefCell, rc::Rc, sync::Arc, time::Duration};
 
 use tokio::{
     io::Interest,
     net::TcpStream,
     sync::Notify,
     task::yield_now,
-    time::{MissedTickBehavior, interval, sleep, timeout},
+    time::{MissedTickBehavior, interval},
 };
 use tokio_util::task::TaskTracker;
-use tracing::debug;
 
 use super::{
     Listener,
     call::{CallKey, Peer},
     cause::Cause,
     engine::{Command, Engine},
-    lane::LaneKey,
     link::{Kind, Link},
+    reload::Settings,
 };
 use crate::{
     answer::Watch,
     config,
     http2::{
         connection::{Connection, Role},
-        frame::Reason,
         limits::Limits,
     },
-    metrics::{EndpointLabels, Metrics},
+    metrics::Metrics,
     net,
-    shutdown::Shutdown,
-    upstream::{Fault, Upstream},
 };
 
 /// A worker's relay; clones share it. Lives within a `LocalSet`.
 #[derive(Debug, Clone)]
-pub struct Relay(Rc<Shell>);
+pub struct Relay(pub(super) Rc<Shell>);
 
 #[derive(Debug)]
-struct Shell {
-    engine: RefCell<Engine>,
+pub(super) struct Shell {
+    pub(super) engine: RefCell<Engine>,
     buffer: RefCell<Vec<u8>>,
     flush: Notify,
-    tasks: TaskTracker,
-    shutdown: Shutdown,
-    limits: config::Limits,
-    metrics: Metrics,
+    pub(super) tasks: TaskTracker,
+    settings: RefCell<Arc<Settings>>,
+    pub(super) metrics: Metrics,
 }
 
 impl Relay {
     /// A relay without connections, and its tasks. `limits` are those of endpoints.
-    pub fn new(limits: &config::Limits, metrics: &Metrics, shutdown: &Shutdown) -> Self {
+    pub fn new(limits: &config::Limits, metrics: &Metrics) -> Self {
         let relay = Self(Rc::new(Shell {
             engine: RefCell::new(Engine::new(limits)),
             buffer: RefCell::new(vec![0; READ]),
             flush: Notify::new(),
             tasks: TaskTracker::new(),
-            shutdown: shutdown.clone(),
-            limits: *limits,
+            settings: RefCell::new(Arc::new(Settings { listeners: Vec::new(), limits: *limits })),
             metrics: metrics.clone(),
         }));
         relay.0.tasks.spawn_local(relay.clone().flusher());
@@ -86,6 +80,8 @@ impl Relay {
     /// when the client does, or after GOAWAY: when the process stops, when it is idle, and when it
     /// is old.
     pub async fn serve(&self, socket: TcpStream, first: &[u8], listener: Arc<Listener>) {
+        // A reload may have come since the accept.
+        let listener = self.current(&listener);
         let limits = listener.limits;
         let mut out = Vec::new();
         let connection = Connection::new(Role::Server, client_limits(&limits), &mut out);
@@ -100,7 +96,7 @@ impl Relay {
         }
     }
 
-    fn add_link(
+    pub(super) fn add_link(
         &self,
         connection: Connection,
         kind: Kind,
@@ -120,8 +116,12 @@ impl Relay {
         (id, socket)
     }
 
+    pub(super) fn settings(&self) -> &RefCell<Arc<Settings>> {
+        &self.0.settings
+    }
+
     /// Runs `work` as a turn, and sees to what comes of it.
-    fn turn<T>(&self, work: impl FnOnce(&mut Engine) -> T) -> T {
+    pub(super) fn turn<T>(&self, work: impl FnOnce(&mut Engine) -> T) -> T {
         let (result, commands, dirty) = {
             let mut engine = self.0.engine.borrow_mut();
             engine.tick();
@@ -143,11 +143,14 @@ impl Relay {
     }
 
     /// Waits for a link's socket, and takes what it has through the engine, until the link is over.
-    async fn drive(&self, id: usize, socket: &TcpStream) {
+    pub(super) async fn drive(&self, id: usize, socket: &TcpStream) {
         let changed = Rc::clone(&self.0.engine.borrow().links[id].changed);
-        let client = matches!(self.0.engine.borrow().links[id].kind, Kind::Client(_));
-        let stop = &self.0.shutdown.stop;
-        let mut stopping = !client;
+        let stop = match &self.0.engine.borrow().links[id].kind {
+            Kind::Client(listener) => Some(listener.stop().clone()),
+            Kind::Endpoint(_) => None,
+        };
+        let mut stopping = stop.is_none();
+        let stop = stop.unwrap_or_default();
         loop {
             let (blocked, full) = {
                 let engine = self.0.engine.borrow();
@@ -225,96 +228,13 @@ impl Relay {
         }
     }
 
-    /// Connects to an endpoint, trying again with growing pauses for as long as it is called
-    /// healthy and there is no other connection to it.
-    async fn dial(self, upstream: Arc<Upstream>, at: LaneKey) {
-        let Some(endpoint) =
-            self.turn(|engine| engine.lanes.get(&at).map(|lane| Arc::clone(&lane.endpoint)))
-        else {
-            return;
-        };
-        let address = endpoint.address();
-        let labels = EndpointLabels {
-            upstream: (&**upstream.name()).into(),
-            endpoint: address.to_string().as_str().into(),
-        };
-        loop {
-            let (pause, needed) = self.turn(|engine| {
-                let lane = engine.lanes.get(&at);
-                lane.map_or((Duration::ZERO, false), |lane| {
-                    (lane.pause(), lane.pause().is_zero() || !lane.is_connected())
-                })
-            });
-            sleep(pause).await;
-            if !needed || !endpoint.is_healthy() && !pause.is_zero() {
-                return self.turn(|engine| engine.dial_given_up(at));
-            }
-            let within = upstream.connect_timeout();
-            let (fault, failure) = match timeout(within, self.connect(at, address, &labels)).await {
-                Ok(Ok(())) => return,
-                Ok(Err(failure)) => failure,
-                Err(_) => {
-                    let within = humantime::format_duration(within);
-                    (Some(Fault::Timeout), format!("no answer within {within}"))
-                }
-            };
-            if let Some(fault) = fault {
-                endpoint.fault(fault);
-            }
-            debug!(%address, failure, "cannot connect");
-            self.0.metrics.upstream_connect_failures.get_or_create(&labels).inc();
-            let why = format!("cannot connect to {address}: {failure}");
-            self.turn(|engine| engine.dial_failed(at, why));
-        }
-    }
-
-    /// Connects, and waits for the peer's SETTINGS, which tell how many streams it takes. An error
-    /// says whether it is the endpoint's fault.
-    async fn connect(
-        &self,
-        at: LaneKey,
-        address: SocketAddr,
-        labels: &EndpointLabels,
-    ) -> Result<(), (Option<Fault>, String)> {
-        let socket = TcpStream::connect(address).await.map_err(|error| {
-            ((!net::is_ours(&error)).then_some(Fault::Connect), error.kind().to_string())
-        })?;
-        // Fails only for a socket that the peer has closed already, which its reader sees.
-        _ = socket.set_nodelay(true);
-        let mut out = Vec::new();
-        let limits = &self.0.limits;
-        let connection = Connection::new(Role::Client, endpoint_limits(limits), &mut out);
-        let age = limits.max_upstream_connection_age.mul_f64(0.9 + 0.2 * fastrand::f64());
-        let kind = Kind::Endpoint(at);
-        let (id, socket) = self.add_link(connection, kind, socket, out, age);
-        let settled = Rc::clone(&self.0.engine.borrow().links[id].settled);
-        let unsettled = Unsettled { relay: self.clone(), id, done: false };
-        let open = self.0.metrics.upstream_connections.get_or_create(labels).clone();
-        let relay = self.clone();
-        let told = Rc::clone(&settled);
-        self.0.tasks.spawn_local(async move {
-            open.inc();
-            relay.drive(id, &socket).await;
-            open.dec();
-            let retired = relay.turn(|engine| engine.remove_link(id));
-            told.notify_one();
-            if retired {
-                net::close(&socket).await;
-            }
-        });
-        settled.notified().await;
-        let mut unsettled = unsettled;
-        unsettled.done = true;
-        match self.0.engine.borrow().links.contains(id) {
-            true => Ok(()),
-            false => Err((Some(Fault::Connect), "closed before its SETTINGS".to_owned())),
-        }
-    }
-
     /// Tells a Watch stream the board's changes, until it ends or the process stops.
     fn watch(&self, key: CallKey, mut watch: Watch) {
         let relay = self.clone();
-        let stop = self.0.shutdown.stop.clone();
+        let stop = match self.0.engine.borrow_mut().call(key) {
+            Some(call) => call.listener.stop().clone(),
+            None => return,
+        };
         let task = self.0.tasks.spawn_local(async move {
             loop {
                 let message = tokio::select! {
@@ -337,27 +257,6 @@ impl Relay {
     }
 }
 
-/// Closes a link whose SETTINGS did not come in time.
-struct Unsettled {
-    relay: Relay,
-    id: usize,
-    done: bool,
-}
-
-impl Drop for Unsettled {
-    fn drop(&mut self) {
-        if !self.done {
-            let id = self.id;
-            self.relay.turn(|engine| {
-                if let Some(link) = engine.links.get_mut(id) {
-                    link.close(Reason::SETTINGS_TIMEOUT);
-                    engine.touch(id);
-                }
-            });
-        }
-    }
-}
-
 fn client_limits(limits: &config::Limits) -> Limits {
     Limits {
         streams: limits.max_concurrent_streams,
@@ -366,18 +265,6 @@ fn client_limits(limits: &config::Limits) -> Limits {
         stream_window: STREAM_WINDOW,
         connection_window: 32 * STREAM_WINDOW,
         frames: Some(limits.frames),
-    }
-}
-
-fn endpoint_limits(limits: &config::Limits) -> Limits {
-    Limits {
-        streams: 0,
-        header_list: usize::try_from(limits.max_upstream_header_list_size.as_u64())
-            .unwrap_or(usize::MAX),
-        header_fields: limits.max_upstream_header_fields as usize,
-        stream_window: STREAM_WINDOW,
-        connection_window: 128 * STREAM_WINDOW,
-        frames: None,
     }
 }
 
@@ -392,4 +279,4 @@ const READS: usize = 1;
 const TICK: Duration = Duration::from_millis(50);
 /// What one stream may send ahead of its receiver, in bytes. Of a client 32 streams may do so, and
 /// of an endpoint 128, before they hold up others of the same connection.
-const STREAM_WINDOW: u32 = 256 << 10;
+pub(super) const STREAM_WINDOW: u32 = 256 << 10;

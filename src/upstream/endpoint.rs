@@ -154,6 +154,11 @@ impl Endpoint {
         self.pool.change(|| self.alter(REMOVED, HEALTHY));
     }
 
+    /// Nobody is to keep connections to it any more.
+    pub(super) fn retire(&self) {
+        self.pool.change(|| self.alter(REMOVED, 0));
+    }
+
     /// What is known of it.
     pub fn state(&self) -> State {
         self.state.borrow().clone()
@@ -171,6 +176,18 @@ impl Endpoint {
 
     pub(super) fn has_room(&self) -> bool {
         in_flight(self.calls.load(Relaxed)) < self.limit.load(Relaxed)
+    }
+
+    /// Goes on from what is known of `other`, which was this endpoint under other rules.
+    pub(super) fn inherit(&self, other: &Self) {
+        let state = other.state();
+        let healthy = state.health == Health::Healthy;
+        self.state.send_replace(state);
+        if healthy {
+            // Warm as it was.
+            self.pool.change(|| self.alter(HEALTHY, 0));
+            self.condition.fetch_and(!COLD, Relaxed);
+        }
     }
 
     /// Publishes what a probe found. Only the endpoint's prober calls this.

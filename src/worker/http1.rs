@@ -17,25 +17,25 @@ use tracing::debug;
 use crate::{
     answer::{self, Answer, HttpCheck, MAX_REQUEST},
     grpc::{Code, Status},
-    relay::Listener,
+    relay::{Listener, Relay},
     route::{Dialect, Path, Refusal, Route},
-    shutdown::Shutdown,
 };
 
 type Body = UnsyncBoxBody<Bytes, Infallible>;
 
-/// Serves one connection until the client closes it, it is idle, or the process stops.
+/// Serves one connection until the client closes it, it is idle, or its listener
+/// stops.
 pub(super) async fn serve(
     stream: impl AsyncRead + AsyncWrite + Unpin + 'static,
     listener: Arc<Listener>,
-    shutdown: &Shutdown,
+    relay: &Relay,
 ) {
     let limits = listener.limits();
     let max_head = usize::try_from(limits.max_header_list_size.as_u64()).unwrap_or(usize::MAX);
     // Since when nothing was asked; none before the first request.
     let asked: Rc<Cell<Option<Instant>>> = Rc::default();
     let service = service_fn(|request| {
-        let (listener, asked) = (Arc::clone(&listener), Rc::clone(&asked));
+        let (listener, asked) = (relay.current(&listener), Rc::clone(&asked));
         async move {
             let response = respond(request, &listener).await;
             asked.set(Some(Instant::now()));
@@ -53,7 +53,7 @@ pub(super) async fn serve(
     let ended = loop {
         tokio::select! {
             ended = connection.as_mut() => break ended,
-            () = shutdown.stop.cancelled(), if !stopping => {
+            () = listener.stop().cancelled(), if !stopping => {
                 stopping = true;
                 until = Instant::now() + limits.handshake_timeout;
                 connection.as_mut().graceful_shutdown();

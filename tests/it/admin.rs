@@ -355,7 +355,7 @@ async fn other_paths_list_those_that_there_are() {
     for path in ["/", "/metric", "/status/x"] {
         let (status, body) = get(proxy.admin(), path).await;
         assert_eq!(status, StatusCode::NOT_FOUND, "{path}");
-        assert_eq!(body, "/metrics /status /simulate /livez /readyz\n", "{path}");
+        assert_eq!(body, "/metrics /status /simulate /config /livez /readyz\n", "{path}");
     }
     proxy.stop().await;
 }

@@ -3,88 +3,29 @@
 use std::{
     fs,
     net::{SocketAddr, TcpListener},
-    process::Stdio,
     time::Duration,
 };
 
 use http::Method;
 use serde_json::Value;
-use tokio::{
-    io::{AsyncBufReadExt, BufReader, Lines},
-    process::{Child, ChildStderr, ChildStdout},
-    time::{Instant, timeout},
-};
+use tokio::time::{Instant, timeout};
 
 use crate::fixture::{
     caller::{Caller, get, http1},
     echo::Echo,
     endpoint::Endpoint,
     eventually,
-    program::{command, upbeat},
+    program::{Running, command, upbeat},
     proxy::{Proxy, yaml},
     refusing,
 };
 
 const MANY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/bad/many.yaml");
 
-/// A command that runs until it is told to stop, or until the test ends.
-struct Running {
-    child: Child,
-    stdout: Lines<BufReader<ChildStdout>>,
-    stderr: Lines<BufReader<ChildStderr>>,
-}
-
-impl Running {
-    fn start(arguments: &[&str]) -> Self {
-        let mut command = command(arguments);
-        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-        let stdout = BufReader::new(child.stdout.take().unwrap()).lines();
-        let stderr = BufReader::new(child.stderr.take().unwrap()).lines();
-        Self { child, stdout, stderr }
-    }
-
-    /// `upbeat run` with a configuration that logs JSON.
-    fn run(name: &str, config: &str) -> Self {
-        let config = format!("{config}\nlog: {{ format: json }}\n");
-        Self::start(&["run", "--config", &file(name, &config)])
-    }
-
-    /// The next log line with this message, all before it being logs too.
-    async fn logged(&mut self, message: &str) -> Value {
-        loop {
-            let line = timeout(PATIENCE, self.stderr.next_line()).await;
-            let line = line.unwrap_or_else(|_| panic!("never logged: {message}")).unwrap();
-            let line = line.unwrap_or_else(|| panic!("ended before: {message}"));
-            let line: Value = serde_json::from_str(&line).unwrap();
-            if line["message"] == message {
-                return line;
-            }
-        }
-    }
-
-    /// Standard output up to a line that ends so.
-    async fn says(&mut self, last: &str) -> String {
-        let mut said = String::new();
-        while !said.trim_end().ends_with(last) {
-            let line = timeout(PATIENCE, self.stdout.next_line()).await;
-            let line = line.unwrap_or_else(|_| panic!("no {last:?} in {said}")).unwrap();
-            said += &line.unwrap_or_else(|| panic!("ended before {last:?}: {said}"));
-            said.push('\n');
-        }
-        said
-    }
-
-    fn signal(&self, name: &str) {
-        let id = self.child.id().unwrap().to_string();
-        let mut kill = std::process::Command::new("kill");
-        assert!(kill.args(["-s", name, &id]).status().unwrap().success());
-    }
-
-    /// The exit code, once it has ended by itself.
-    async fn ends(mut self) -> Option<i32> {
-        let status = timeout(PATIENCE, self.child.wait()).await;
-        status.expect("it ends").unwrap().code()
-    }
+/// `upbeat run` with a configuration that logs JSON.
+fn run(name: &str, config: &str) -> Running {
+    let config = format!("{config}\nlog: {{ format: json }}\n");
+    Running::start(&["run", "--config", &file(name, &config)])
 }
 
 /// A configuration file; each test has a name of its own for it.
@@ -318,7 +259,7 @@ async fn run_names_every_port_that_is_taken() {
 
 #[tokio::test]
 async fn run_drains_and_exits_0_on_sigterm() {
-    let mut run = Running::run("sigterm", &yaml(&[refusing()], "{ tcp: {} }", ""));
+    let mut run = run("sigterm", &yaml(&[refusing()], "{ tcp: {} }", ""));
     let listening = run.logged("listening").await;
     assert_eq!(listening["listener"], "otlp");
     let admin = run.logged("admin listening").await;
@@ -333,7 +274,7 @@ async fn run_drains_and_exits_0_on_sigterm() {
 #[tokio::test]
 async fn second_signal_ends_a_long_drain_at_once() {
     let config = yaml(&[refusing()], "{ tcp: {} }", "");
-    let mut run = Running::run("second_signal", &config.replace("delay: 0s", "delay: 1h"));
+    let mut run = run("second_signal", &config.replace("delay: 0s", "delay: 1h"));
     let listening = run.logged("listening").await;
     let address: SocketAddr = listening["address"].as_str().unwrap().parse().unwrap();
     eventually("answers", async || get(address, "/healthz").await.0 == 503).await;
@@ -349,7 +290,7 @@ async fn second_signal_ends_a_long_drain_at_once() {
 async fn drain_that_cuts_a_call_exits_1() {
     let echo = Echo::start().await;
     let config = yaml(&[echo.address()], "{ tcp: {} }", "");
-    let mut run = Running::run("cut", &config.replace("timeout: 2s", "timeout: 50ms"));
+    let mut run = run("cut", &config.replace("timeout: 2s", "timeout: 50ms"));
     let listening = run.logged("listening").await;
     let address: SocketAddr = listening["address"].as_str().unwrap().parse().unwrap();
     eventually("serves", async || get(address, "/healthz").await.0 == 200).await;
@@ -366,7 +307,7 @@ async fn drain_that_cuts_a_call_exits_1() {
 
 #[tokio::test]
 async fn json_logs_are_one_object_a_line() {
-    let mut run = Running::run("json_logs", &yaml(&[refusing()], "{ tcp: {} }", ""));
+    let mut run = run("json_logs", &yaml(&[refusing()], "{ tcp: {} }", ""));
     // `logged` reads every line up to this one as JSON.
     let changed = run.logged("endpoint health changed").await;
     assert_eq!(changed["level"], "WARN");

@@ -26,6 +26,7 @@ mod pings;
 mod probe;
 mod queue;
 mod reflection;
+mod reload;
 mod retries;
 mod retry;
 mod routes;

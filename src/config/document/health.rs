@@ -36,7 +36,7 @@ pub(in crate::config) struct Health {
 }
 
 /// What a service says when none of its upstreams has a healthy endpoint left.
-#[derive(Debug, Clone, Copy, Default, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct AllDown {
     /// Default: `withdraw`.

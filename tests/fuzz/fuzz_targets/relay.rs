@@ -111,9 +111,10 @@ impl World {
         let listener = &config.listeners[0];
         let answers = Answers::new(board.subscribe(), listener.not_serving_as, true);
         let all = [Arc::clone(&upstream)];
-        let listener = Arc::new(Listener::new(listener, &config.health, &all, answers, &metrics));
+        let listener = Listener::new(listener, &config.health, &all, answers, &metrics);
+        let listener = Arc::new(listener.until(shutdown.stop.clone()));
         Self {
-            relay: Relay::new(&config.limits, &metrics, &shutdown),
+            relay: Relay::new(&config.limits, &metrics),
             listener,
             upstream,
             shutdown,

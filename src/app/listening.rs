@@ -1,0 +1,211 @@
+//! A listener's socket, and the loop that accepts on it for as long as it is configured.
+
+use std::{
+    future::pending,
+    io,
+    net::{IpAddr, SocketAddr, TcpListener as StdListener},
+    sync::Arc,
+};
+
+use anyhow::Context;
+use futures_util::{StreamExt, stream::FuturesUnordered};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::{OwnedSemaphorePermit, Semaphore, watch},
+    task::JoinSet,
+};
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info};
+
+use crate::{
+    config::{self, Cap},
+    net::{self, Addresses, Place},
+    relay::Listener,
+    worker::{Socket, Worker},
+};
+
+/// A listener whose connections are accepted.
+#[derive(Debug)]
+pub(super) struct Listening {
+    name: String,
+    /// As it is configured: its port may be 0.
+    address: SocketAddr,
+    socket: Arc<TcpListener>,
+    listener: watch::Sender<Arc<Listener>>,
+    stop: CancellationToken,
+}
+
+impl Listening {
+    /// Begins to accept. The task is true where it ended since `listener` is to stop.
+    ///
+    /// # Errors
+    /// What the kernel says of a socket that is bound.
+    pub(super) fn start(
+        config: &config::Listener,
+        socket: Arc<TcpListener>,
+        listener: Arc<Listener>,
+        workers: &Arc<Vec<Worker>>,
+        accepting: &mut JoinSet<bool>,
+    ) -> anyhow::Result<Self> {
+        let bound = socket.local_addr().context("cannot use a listening socket")?;
+        info!(listener = config.name, address = %bound, "listening");
+        let stop = listener.stop().clone();
+        let (listener, follow) = watch::channel(listener);
+        accepting.spawn(accept(Arc::clone(&socket), follow, Arc::clone(workers), stop.clone()));
+        Ok(Self { name: config.name.clone(), address: config.address, socket, listener, stop })
+    }
+
+    /// Whether it is this listener on this socket.
+    pub(super) fn is(&self, config: &config::Listener, socket: &Arc<TcpListener>) -> bool {
+        self.name == config.name && Arc::ptr_eq(&self.socket, socket)
+    }
+
+    /// Has connections that are accepted from now on belong to `listener`.
+    pub(super) fn replace(&self, listener: Arc<Listener>) {
+        self.listener.send_replace(listener);
+    }
+
+    /// When it stops.
+    pub(super) fn stop(&self) -> &CancellationToken {
+        &self.stop
+    }
+
+    /// Accepts no more, and asks what was accepted to end.
+    pub(super) fn end(self) {
+        info!(listener = self.name, address = %self.address, "not listening any more");
+        self.stop.cancel();
+    }
+}
+
+/// Binds a listener's address.
+///
+/// # Errors
+/// What to do where it cannot be bound.
+pub(super) fn bind(key: &str, address: SocketAddr) -> Result<StdListener, String> {
+    net::listen(address).map_err(|error| {
+        let hint = match error.kind() {
+            io::ErrorKind::AddrInUse => "another process has this port; stop it, or change",
+            _ => "change",
+        };
+        format!("cannot listen on {address}: {}: {hint} {key}", error.kind())
+    })
+}
+
+/// The key of a listener's address, in words.
+pub(super) fn key(config: &config::Listener) -> String {
+    format!("the address of listener {:?}", config.name)
+}
+
+/// A socket for each listener: the one that is bound to its address already, under whatever name,
+/// or else a new one.
+///
+/// # Errors
+/// Every address that cannot be bound.
+pub(super) fn sockets(
+    listeners: &[config::Listener],
+    bound: &[Listening],
+) -> Result<Vec<Arc<TcpListener>>, Vec<String>> {
+    let mut problems = Vec::new();
+    let mut sockets = Vec::new();
+    for config in listeners {
+        let at = |it: &&Listening| it.address == config.address;
+        // Port 0 is another one each time, but stays what it became.
+        let mine = |it: &&Listening| it.name == config.name || config.address.port() != 0;
+        if let Some(bound) = bound.iter().find(|it| at(it) && mine(it)) {
+            sockets.push(Arc::clone(&bound.socket));
+            continue;
+        }
+        let new = bind(&key(config), config.address);
+        match new.and_then(|it| TcpListener::from_std(it).map_err(|error| error.to_string())) {
+            Ok(socket) => sockets.push(Arc::new(socket)),
+            Err(problem) => problems.push(problem),
+        }
+    }
+    if problems.is_empty() { Ok(sockets) } else { Err(problems) }
+}
+
+/// Accepts one listener's connections until it is to stop; true then. How many it may have is as
+/// the listener says at the time.
+async fn accept(
+    socket: Arc<TcpListener>,
+    listener: watch::Receiver<Arc<Listener>>,
+    workers: Arc<Vec<Worker>>,
+    stop: CancellationToken,
+) -> bool {
+    let mut size = listener.borrow().limits().max_connections;
+    let permits = Arc::new(Semaphore::new(size as usize));
+    let mut places: Option<Addresses> = None;
+    let mut fewer = FuturesUnordered::new();
+    let mut follow = listener.clone();
+    loop {
+        let accepting = net::accept(&socket, &permits, &stop, |stream, client, permit| {
+            let listener = Arc::clone(&listener.borrow());
+            if let Some(place) = place(&mut places, &listener, client) {
+                hand(&workers, stream, listener, permit, place);
+            }
+        });
+        let taken_back = async {
+            while let Some(Ok(back)) = fewer.next().await {
+                let back: OwnedSemaphorePermit = back;
+                back.forget();
+            }
+            pending().await
+        };
+        tokio::select! {
+            // Permits that are to be taken away are asked for before the next connection's.
+            biased;
+            () = taken_back => {}
+            () = accepting => return stop.is_cancelled(),
+            // Nobody replaces the listener any more: it is to stop.
+            changed = follow.changed() => if changed.is_err() {
+                return stop.is_cancelled();
+            },
+        }
+        let now = follow.borrow_and_update().limits().max_connections;
+        if now > size {
+            permits.add_permits((now - size) as usize);
+        } else if now < size {
+            fewer.push(Arc::clone(&permits).acquire_many_owned(size - now));
+        }
+        size = now;
+    }
+}
+
+/// A place among the connections of a client's address, where these are bounded; none where it has
+/// all that it may have.
+fn place(
+    places: &mut Option<Addresses>,
+    listener: &Listener,
+    client: IpAddr,
+) -> Option<Option<Place>> {
+    let Cap::Count(most) = listener.limits().max_connections_per_address else {
+        *places = None;
+        return Some(None);
+    };
+    // Another bound counts those on that are there.
+    let bounded = match places.take() {
+        Some(places) => places.with_most(most),
+        None => Addresses::new(most),
+    };
+    let place = places.insert(bounded).take(client);
+    if place.is_none() {
+        listener.metrics().connections_refused.get_or_create(&listener.labels()).inc();
+    }
+    place.map(Some)
+}
+
+/// Hands a connection to the worker that has the fewest.
+fn hand(
+    workers: &[Worker],
+    stream: TcpStream,
+    listener: Arc<Listener>,
+    permit: OwnedSemaphorePermit,
+    place: Option<Place>,
+) {
+    let least = workers.iter().min_by_key(|worker| worker.load());
+    let worker = least.expect("a configuration has at least one worker");
+    match stream.into_std() {
+        Ok(stream) => worker.hand(Socket { stream, listener, permit, place }),
+        Err(error) => error!(%error, "cannot hand a connection over"),
+    }
+}

@@ -1,0 +1,343 @@
+//! What runs: all that one configuration makes, and how another one takes its place.
+
+use std::{collections::BTreeMap, future::pending, mem::take, sync::Arc, time::Duration};
+
+use anyhow::Context;
+use futures_util::{StreamExt, future::join_all, stream::FuturesUnordered};
+use tokio::{
+    net::TcpListener,
+    sync::watch,
+    task::JoinSet,
+    time::{Instant, sleep_until, timeout},
+};
+use tracing::{error, info, warn};
+
+use super::{
+    listening::{self, Listening},
+    probed::Probed,
+    reload::Reloader,
+};
+use crate::{
+    admin,
+    answer::Answers,
+    config::{self, Config, Difference, Problems},
+    health::{Board, Reader, Views},
+    metrics::{Metrics, Named, ReloadLabels},
+    relay::{Listener, Settings},
+    shutdown::Shutdown,
+    upstream::{Changes, Upstream},
+    worker::Worker,
+};
+
+/// All that a configuration makes, and the tasks of it.
+#[derive(Debug)]
+pub(super) struct Running {
+    config: Config,
+    changes: Changes,
+    upstreams: Vec<Probed>,
+    board: JoinSet<()>,
+    reader: Reader,
+    views: watch::Sender<Views>,
+    workers: Arc<Vec<Worker>>,
+    listening: Vec<Listening>,
+    accepting: JoinSet<bool>,
+    shown: watch::Sender<admin::Running>,
+    metrics: Metrics,
+    shutdown: Shutdown,
+    /// When to forget the labels of what ended after it was configured no more, and how long after
+    /// that again.
+    sweep: (Instant, Duration),
+}
+
+impl Running {
+    /// Starts workers and probes, and accepts on `sockets`, one for each listener.
+    ///
+    /// # Errors
+    /// The system grants no thread, or no use of a socket.
+    pub(super) fn start(
+        config: Config,
+        sockets: Vec<Arc<TcpListener>>,
+        metrics: &Metrics,
+        shutdown: &Shutdown,
+    ) -> anyhow::Result<Self> {
+        let changes = Changes::default();
+        let upstreams = config.upstreams.iter();
+        let upstreams: Vec<_> =
+            upstreams.map(|it| Probed::start(it.clone(), &changes, metrics)).collect();
+        let board = Board::new(&config.health, &all(&upstreams), metrics);
+        let workers = (0..config.workers.count())
+            .map(|number| Worker::start(number, &config.limits, metrics, shutdown))
+            .collect::<Result<Vec<_>, _>>()
+            .context("cannot start a worker")?;
+        let (reader, views) = (board.subscribe(), board.views());
+        let mut tasks = JoinSet::new();
+        tasks.spawn(board.run(changes.clone(), shutdown.drain.clone()));
+        let mut running = Self {
+            config: config.clone(),
+            changes,
+            upstreams,
+            board: tasks,
+            reader,
+            views,
+            workers: Arc::new(workers),
+            listening: Vec::new(),
+            accepting: JoinSet::new(),
+            shown: watch::Sender::default(),
+            metrics: metrics.clone(),
+            shutdown: shutdown.clone(),
+            sweep: (Instant::now() + SWEEP, SWEEP),
+        };
+        running.apply(config, sockets)?;
+        Ok(running)
+    }
+
+    /// What the board publishes.
+    pub(super) fn reader(&self) -> Reader {
+        self.reader.clone()
+    }
+
+    /// What the admin server shows.
+    pub(super) fn shown(&self) -> watch::Receiver<admin::Running> {
+        self.shown.subscribe()
+    }
+
+    /// Takes over what `reloader` reads, for as long as all tasks go on; which one did not.
+    pub(super) async fn run(&mut self, mut reloader: Option<Reloader>) -> anyhow::Error {
+        loop {
+            let config = self.config.reload.clone();
+            let (sweep, pause) = self.sweep;
+            let next = async {
+                match &mut reloader {
+                    Some(reloader) => reloader.next(&config).await,
+                    None => pending().await,
+                }
+            };
+            let read = tokio::select! {
+                ended = self.ended() => return ended,
+                read = next => read,
+                () = sleep_until(sweep) => {
+                    let pause = LONGEST_SWEEP.min(pause * 2);
+                    self.sweep = (Instant::now() + pause, pause);
+                    self.metrics.keep(&self.named());
+                    continue;
+                }
+            };
+            self.take(read).await;
+        }
+    }
+
+    /// Waits for a task that should go on for ever.
+    async fn ended(&mut self) -> anyhow::Error {
+        let mut probes: FuturesUnordered<_> =
+            self.upstreams.iter_mut().map(Probed::ended).collect();
+        loop {
+            return tokio::select! {
+                ended = self.accepting.join_next() => match ended {
+                    // It is configured no more.
+                    Some(Ok(true)) => continue,
+                    ended => anyhow::anyhow!("a listener ended: {ended:?}"),
+                },
+                ended = self.board.join_next() => anyhow::anyhow!("a task ended: {ended:?}"),
+                ended = probes.next() => anyhow::anyhow!("a task ended: {ended:?}"),
+            };
+        }
+    }
+
+    /// Makes what was read what runs, or says why not.
+    async fn take(&mut self, read: Result<Config, Problems>) {
+        let outcome = match read {
+            Ok(config) if config.written == self.config.written => Ok(Vec::new()),
+            Ok(config) => self.reload(config).await,
+            Err(problems) => Err(problems.0.iter().map(ToString::to_string).collect()),
+        };
+        let result = match outcome {
+            Ok(differences) if differences.is_empty() => {
+                info!("the configuration is the one that runs");
+                "unchanged"
+            }
+            Ok(differences) => {
+                for it in &differences {
+                    let (from, to) = (it.from.as_deref(), it.to.as_deref());
+                    info!(key = it.path, from, to, "configuration changed");
+                }
+                let hash = self.config.written.hash();
+                info!(changes = differences.len(), hash, "configuration applied");
+                "applied"
+            }
+            Err(problems) => {
+                for problem in &problems {
+                    error!(problem, "configuration refused: the one that runs stays");
+                }
+                "refused"
+            }
+        };
+        self.metrics.config_last_reload_successful.set((result != "refused").into());
+        self.metrics.config_reloads.get_or_create(&ReloadLabels { result }).inc();
+    }
+
+    /// Takes `config` over; the differences. Nothing changes before everything is known to be
+    /// possible, and every new endpoint was probed: a service that serves must not stop to.
+    ///
+    /// # Errors
+    /// Why it cannot run; all is as before then.
+    async fn reload(&mut self, config: Config) -> Result<Vec<Difference>, Vec<String>> {
+        let differences = self.config.written.differences(&config.written);
+        let stays = differences.iter().filter(|it| it.needs_restart()).map(|it| {
+            let said = |words: &Option<String>| words.as_deref().unwrap_or("nothing").to_owned();
+            let (path, from, to) = (&it.path, said(&it.from), said(&it.to));
+            format!("{path}: {from} cannot become {to} while the process runs: restart it, or take {path} back")
+        });
+        let stays: Vec<_> = stays.collect();
+        if !stays.is_empty() {
+            return Err(stays);
+        }
+        let sockets = listening::sockets(&config.listeners, &self.listening)?;
+        let successors = self.successors(&config).await;
+        let gone = self.succeed(successors, &config).await;
+        self.apply(config, sockets).map_err(|error| vec![format!("{error:#}")])?;
+        gone.iter().for_each(|upstream| upstream.retire());
+        Ok(differences)
+    }
+
+    /// The upstreams that change, with only their new endpoints, probed once; by their names.
+    async fn successors(&self, config: &Config) -> BTreeMap<String, Probed> {
+        let mut changes = self.changes.subscribe();
+        let successors = config.upstreams.iter().filter_map(|it| {
+            let before = self.upstreams.iter().find(|other| other.config().name == it.name);
+            let new = Probed::successor(before, it, &self.changes, &self.metrics)?;
+            Some((it.name.clone(), new))
+        });
+        let successors: BTreeMap<_, _> = successors.collect();
+        let patience = successors.values().map(Probed::patience).max().unwrap_or_default();
+        let known = async {
+            while !successors.values().all(Probed::is_known) {
+                _ = changes.changed().await;
+            }
+        };
+        if timeout(patience, known).await.is_err() {
+            warn!(waited = ?patience, "taken over with endpoints that were not probed yet");
+        }
+        successors
+    }
+
+    /// Puts upstreams in the place of those that were, whose endpoints keep their state.
+    /// Upstreams that are no more are returned: they are for calls of workers that do not know yet.
+    async fn succeed(
+        &mut self,
+        mut successors: BTreeMap<String, Probed>,
+        config: &Config,
+    ) -> Vec<Arc<Upstream>> {
+        let mut gone = Vec::new();
+        let mut before = take(&mut self.upstreams);
+        for it in &config.upstreams {
+            let at = before.iter().position(|other| other.config().name == it.name);
+            let old = at.map(|at| before.remove(at));
+            self.upstreams.extend(match (old, successors.remove(&it.name)) {
+                (Some(old), Some(new)) => {
+                    let (new, old) = old.succeeded_by(new, it, &self.metrics).await;
+                    gone.extend(old);
+                    Some(new)
+                }
+                (old, new) => old.or(new),
+            });
+        }
+        for old in before {
+            gone.push(old.end().await);
+        }
+        gone
+    }
+
+    /// Makes the board, the listeners and the workers go by `config`, for which the upstreams
+    /// stand already.
+    fn apply(&mut self, config: Config, sockets: Vec<Arc<TcpListener>>) -> anyhow::Result<()> {
+        let upstreams = all(&self.upstreams);
+        let views = Views::new(&config.health, &upstreams);
+        self.views.send_replace(views.clone());
+        let mut before = take(&mut self.listening);
+        let (mut listeners, mut answering) = (Vec::new(), Vec::new());
+        for (it, socket) in config.listeners.iter().zip(sockets) {
+            let at = before.iter().position(|other| other.is(it, &socket));
+            let old = at.map(|at| before.remove(at));
+            let stop = old.as_ref().map(|old| old.stop().clone());
+            let stop = stop.unwrap_or_else(|| self.shutdown.stop.child_token());
+            let answers = answers(&self.reader, it, &config.health);
+            answering.push((it.name.clone(), answers.clone()));
+            let listener = Listener::new(it, &config.health, &upstreams, answers, &self.metrics);
+            let listener = Arc::new(listener.until(stop));
+            listeners.push(Arc::clone(&listener));
+            self.listening.push(match old {
+                Some(old) => {
+                    old.replace(listener);
+                    old
+                }
+                None => Listening::start(it, socket, listener, &self.workers, &mut self.accepting)?,
+            });
+        }
+        let settings = Arc::new(Settings { listeners, limits: config.limits });
+        for worker in self.workers.iter() {
+            worker.reload(&settings);
+        }
+        before.into_iter().for_each(Listening::end);
+        let (listeners, written) = (answering.into(), config.written.json().into());
+        self.shown.send_replace(admin::Running { views, upstreams, listeners, config: written });
+        self.config = config;
+        self.metrics.keep(&self.named());
+        self.metrics.applied(&self.config.written.hash());
+        self.sweep = (Instant::now() + SWEEP, SWEEP);
+        Ok(())
+    }
+
+    fn named(&self) -> Named {
+        let upstreams = self.config.upstreams.iter();
+        let endpoints = self.upstreams.iter().flat_map(|it| {
+            let endpoints = it.upstream().endpoints();
+            let name = &it.config().name;
+            let pair = |address: &dyn ToString| (name.clone(), address.to_string());
+            endpoints.iter().map(|it| pair(&it.address())).collect::<Vec<_>>()
+        });
+        Named {
+            listeners: self.config.listeners.iter().map(|it| it.name.clone()).collect(),
+            upstreams: upstreams.map(|it| it.name.clone()).collect(),
+            endpoints: endpoints.collect(),
+        }
+    }
+
+    /// What is drained, and how.
+    pub(super) fn drained(&mut self) -> (config::Drain, Drained) {
+        let drained = Drained {
+            listening: take(&mut self.listening),
+            accepting: take(&mut self.accepting),
+            workers: take(&mut self.workers),
+        };
+        (self.config.drain.clone(), drained)
+    }
+
+    /// Ends the probes and the board.
+    pub(super) async fn end(mut self) {
+        join_all(self.upstreams.drain(..).map(Probed::end)).await;
+        self.board.shutdown().await;
+    }
+}
+
+/// What takes calls.
+#[derive(Debug)]
+pub(super) struct Drained {
+    /// The sockets, which are closed when these are dropped.
+    pub(super) listening: Vec<Listening>,
+    pub(super) accepting: JoinSet<bool>,
+    pub(super) workers: Arc<Vec<Worker>>,
+}
+
+fn all(upstreams: &[Probed]) -> Arc<[Arc<Upstream>]> {
+    upstreams.iter().map(|it| Arc::clone(it.upstream())).collect()
+}
+
+fn answers(reader: &Reader, config: &config::Listener, health: &config::Health) -> Answers {
+    Answers::new(reader.clone(), config.not_serving_as, health.details)
+        .with_agents(&config.not_serving_as_for)
+}
+
+/// What ended late is taken out of the metrics after that long, and after twice as long again and
+/// again, since a stream has no bound.
+const SWEEP: Duration = Duration::from_secs(2);
+const LONGEST_SWEEP: Duration = Duration::from_secs(60);

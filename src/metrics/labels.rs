@@ -1,0 +1,153 @@
+//! The labels of each metric, one type a kind.
+
+use std::{
+    fmt::{Error, Write},
+    sync::Arc,
+};
+
+use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder};
+
+/// Labels of a call that ended.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct RequestLabels {
+    /// The listener's name.
+    pub listener: Text,
+    /// The upstream's name; "" where the call was refused before one was chosen.
+    pub upstream: Text,
+    /// The gRPC service; `other` beyond the bound.
+    pub service: Text,
+    /// The gRPC method; `other` beyond the bound.
+    pub method: Text,
+    /// The grpc-status, or `RESET` or `HTTP` where there was none.
+    pub code: &'static str,
+}
+
+/// Labels of a call that is placed again, or took too long.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct RetryLabels {
+    /// The listener's name.
+    pub listener: Text,
+    /// The upstream's name.
+    pub upstream: Text,
+    /// `refused`, `goaway`, `unsent`, `status`, `lost`, `reset` or `timeout`; of what took too
+    /// long `deadline`, `response`, `idle` or `call`.
+    pub reason: &'static str,
+}
+
+/// Labels of a listener and the upstream behind it.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct RouteLabels {
+    /// The listener's name.
+    pub listener: Text,
+    /// The upstream's name.
+    pub upstream: Text,
+}
+
+/// Labels of a listener.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct ListenerLabels {
+    /// The listener's name.
+    pub listener: Text,
+}
+
+/// Labels of a health check that was answered.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct AnswerLabels {
+    /// The listener's name.
+    pub listener: Text,
+    /// `check`, `watch`, `list`, `alb`, `http`.
+    pub dialect: &'static str,
+}
+
+/// Labels of payload bytes.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct BytesLabels {
+    /// The listener's name.
+    pub listener: Text,
+    /// `request` or `response`.
+    pub direction: &'static str,
+}
+
+/// Labels of an endpoint.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct EndpointLabels {
+    /// The upstream's name.
+    pub upstream: Text,
+    /// The endpoint's address.
+    pub endpoint: Text,
+}
+
+/// Labels of an ejection.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct EjectionLabels {
+    /// The upstream's name.
+    pub upstream: Text,
+    /// The endpoint's address.
+    pub endpoint: Text,
+    /// `connect`, `tls`, `reset`, `goaway`, `closed`, `timeout`.
+    pub reason: &'static str,
+}
+
+/// Labels of a call that was turned away.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct ShedLabels {
+    /// The upstream's name.
+    pub upstream: Text,
+    /// What there was too much of.
+    pub reason: &'static str,
+}
+
+/// Labels of an upstream.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct UpstreamLabels {
+    /// The upstream's name.
+    pub upstream: Text,
+}
+
+/// Labels of a health service.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct ServiceLabels {
+    /// The service's name; "" is the overall state.
+    pub service: Text,
+}
+
+/// Labels of a probe that ended.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct ProbeLabels {
+    /// The upstream's name.
+    pub upstream: Text,
+    /// The endpoint's address.
+    pub endpoint: Text,
+    /// `passed`, `failed`, or `inconclusive` where the cause was on our side.
+    pub result: &'static str,
+}
+
+/// Labels of a configuration that was read again.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct ReloadLabels {
+    /// `applied`, `unchanged` or `refused`.
+    pub result: &'static str,
+}
+
+/// Labels of the configuration that runs.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct HashLabels {
+    /// The same for all processes whose configurations say the same.
+    pub hash: Text,
+}
+
+/// A label's value; clones share it.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Text(pub Arc<str>);
+
+impl From<&str> for Text {
+    fn from(text: &str) -> Self {
+        Self(text.into())
+    }
+}
+
+impl EncodeLabelValue for Text {
+    fn encode(&self, encoder: &mut LabelValueEncoder) -> Result<(), Error> {
+        encoder.write_str(&self.0)
+    }
+}

@@ -1,0 +1,144 @@
+//! Connections to endpoints: made, and made again.
+
+use std::{net::SocketAddr, rc::Rc, sync::Arc, time::Duration};
+
+use tokio::{
+    net::TcpStream,
+    time::{sleep, timeout},
+};
+use tracing::debug;
+
+use super::{Relay, lane::LaneKey, link::Kind, turn::STREAM_WINDOW};
+use crate::{
+    config,
+    http2::{
+        connection::{Connection, Role},
+        frame::Reason,
+        limits::Limits,
+    },
+    metrics::EndpointLabels,
+    net,
+    upstream::{Fault, Upstream},
+};
+
+impl Relay {
+    /// Connects to an endpoint, trying again with growing pauses for as long as it is called
+    /// healthy and there is no other connection to it.
+    pub(super) async fn dial(self, upstream: Arc<Upstream>, at: LaneKey) {
+        let Some(endpoint) =
+            self.turn(|engine| engine.lanes.get(&at).map(|lane| Arc::clone(&lane.endpoint)))
+        else {
+            return;
+        };
+        let address = endpoint.address();
+        let labels = EndpointLabels {
+            upstream: (&**upstream.name()).into(),
+            endpoint: address.to_string().as_str().into(),
+        };
+        loop {
+            let (pause, needed) = self.turn(|engine| {
+                let lane = engine.lanes.get(&at);
+                lane.map_or((Duration::ZERO, false), |lane| {
+                    (lane.pause(), lane.pause().is_zero() || !lane.is_connected())
+                })
+            });
+            sleep(pause).await;
+            let wanted = endpoint.is_healthy();
+            if !needed || !wanted && !pause.is_zero() {
+                return self.turn(|engine| engine.dial_given_up(at));
+            }
+            let within = upstream.connect_timeout();
+            let (fault, failure) = match timeout(within, self.connect(at, address, &labels)).await {
+                Ok(Ok(())) => return,
+                Ok(Err(failure)) => failure,
+                Err(_) => {
+                    let within = humantime::format_duration(within);
+                    (Some(Fault::Timeout), format!("no answer within {within}"))
+                }
+            };
+            if let Some(fault) = fault {
+                endpoint.fault(fault);
+            }
+            debug!(%address, failure, "cannot connect");
+            self.0.metrics.upstream_connect_failures.get_or_create(&labels).inc();
+            let why = format!("cannot connect to {address}: {failure}");
+            self.turn(|engine| engine.dial_failed(at, why));
+        }
+    }
+
+    /// Connects, and waits for the peer's SETTINGS, which tell how many streams it takes. An error
+    /// says whether it is the endpoint's fault.
+    async fn connect(
+        &self,
+        at: LaneKey,
+        address: SocketAddr,
+        labels: &EndpointLabels,
+    ) -> Result<(), (Option<Fault>, String)> {
+        let socket = TcpStream::connect(address).await.map_err(|error| {
+            ((!net::is_ours(&error)).then_some(Fault::Connect), error.kind().to_string())
+        })?;
+        // Fails only for a socket that the peer has closed already, which its reader sees.
+        _ = socket.set_nodelay(true);
+        let mut out = Vec::new();
+        let limits = self.settings().borrow().limits;
+        let connection = Connection::new(Role::Client, endpoint_limits(&limits), &mut out);
+        let age = limits.max_upstream_connection_age.mul_f64(0.9 + 0.2 * fastrand::f64());
+        let kind = Kind::Endpoint(at);
+        let (id, socket) = self.add_link(connection, kind, socket, out, age);
+        let settled = Rc::clone(&self.0.engine.borrow().links[id].settled);
+        let unsettled = Unsettled { relay: self.clone(), id, done: false };
+        let open = self.0.metrics.upstream_connections.get_or_create(labels);
+        let relay = self.clone();
+        let told = Rc::clone(&settled);
+        self.0.tasks.spawn_local(async move {
+            open.inc();
+            relay.drive(id, &socket).await;
+            open.dec();
+            let retired = relay.turn(|engine| engine.remove_link(id));
+            told.notify_one();
+            if retired {
+                net::close(&socket).await;
+            }
+        });
+        settled.notified().await;
+        let mut unsettled = unsettled;
+        unsettled.done = true;
+        match self.0.engine.borrow().links.contains(id) {
+            true => Ok(()),
+            false => Err((Some(Fault::Connect), "closed before its SETTINGS".to_owned())),
+        }
+    }
+}
+
+/// Closes a link whose SETTINGS did not come in time.
+struct Unsettled {
+    relay: Relay,
+    id: usize,
+    done: bool,
+}
+
+impl Drop for Unsettled {
+    fn drop(&mut self) {
+        if !self.done {
+            let id = self.id;
+            self.relay.turn(|engine| {
+                if let Some(link) = engine.links.get_mut(id) {
+                    link.close(Reason::SETTINGS_TIMEOUT);
+                    engine.touch(id);
+                }
+            });
+        }
+    }
+}
+
+fn endpoint_limits(limits: &config::Limits) -> Limits {
+    Limits {
+        streams: 0,
+        header_list: usize::try_from(limits.max_upstream_header_list_size.as_u64())
+            .unwrap_or(usize::MAX),
+        header_fields: limits.max_upstream_header_fields as usize,
+        stream_window: STREAM_WINDOW,
+        connection_window: 128 * STREAM_WINDOW,
+        frames: None,
+    }
+}
