@@ -29,8 +29,8 @@ pub struct RetryLabels {
     pub listener: Text,
     /// The upstream's name.
     pub upstream: Text,
-    /// `refused`, `goaway`, `unsent`, `status`, `lost`, `reset` or `timeout`; of what took too
-    /// long `deadline`, `response`, `idle` or `call`.
+    /// `refused`, `goaway`, `unsent`, `turned_away`, `status`, `lost`, `reset` or `timeout`; of what
+    /// took too long `deadline`, `response`, `idle` or `call`.
     pub reason: &'static str,
 }
 

@@ -35,6 +35,8 @@ pub(super) enum Again {
     GoAway,
     /// The connection ended before the socket had taken the whole head: not processed.
     Unsent,
+    /// The endpoint said GOAWAY, and then that the call is cancelled, which nobody asked for.
+    TurnedAway,
     /// The endpoint answered with a status that its route lets be tried again.
     Status,
     /// The connection ended, and who knows how far the endpoint came.
@@ -52,6 +54,7 @@ impl Again {
             Self::Refused => "refused",
             Self::GoAway => "goaway",
             Self::Unsent => "unsent",
+            Self::TurnedAway => "turned_away",
             Self::Status => "status",
             Self::Lost => "lost",
             Self::Reset => "reset",
@@ -62,7 +65,7 @@ impl Again {
     /// How often such a call is placed in all, where `retry` is what its route says.
     fn attempts(self, retry: Option<&Retry>) -> usize {
         match self {
-            Self::Refused | Self::GoAway | Self::Unsent => PLACEMENTS,
+            Self::Refused | Self::GoAway | Self::Unsent | Self::TurnedAway => PLACEMENTS,
             Self::Status => retry.map_or(0, |retry| retry.attempts as usize),
             Self::Lost | Self::Reset | Self::Timeout => {
                 retry.filter(|retry| retry.idempotent).map_or(0, |retry| retry.attempts as usize)
@@ -72,7 +75,7 @@ impl Again {
 
     /// Whether it counts against the budget: where the backend may have worked for it.
     fn costs(self) -> bool {
-        !matches!(self, Self::Refused | Self::GoAway | Self::Unsent)
+        !matches!(self, Self::Refused | Self::GoAway | Self::Unsent | Self::TurnedAway)
     }
 }
 

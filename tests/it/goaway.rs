@@ -5,14 +5,15 @@ use std::sync::{
     atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst},
 };
 
+use bytes::Bytes;
 use tokio::{net::TcpListener, task::JoinSet, time::sleep};
 
 use crate::fixture::{
-    caller::Caller,
+    caller::{Caller, read},
     echo::Echo,
     eventually,
     proxy::Proxy,
-    wire::{ACK, DATA, Frame, GOAWAY, PING, Wire},
+    wire::{ACK, DATA, End, Frame, GOAWAY, Message, PING, Wire},
 };
 
 #[tokio::test]
@@ -111,5 +112,54 @@ async fn a_lost_call_says_who_ended_its_connection_and_why() {
         assert_eq!(status.message, format!("upstream connection lost: {why}"));
     }
     drop(caller);
+    proxy.stop().await;
+}
+
+fn goaway(last: u32) -> Frame {
+    Frame::new(GOAWAY, 0, 0, [last.to_be_bytes(), [0; 4]].concat())
+}
+
+fn cancelled(words: &str) -> Message {
+    let head = [(":status", "200"), ("content-type", "application/grpc")];
+    let status = [("grpc-status", "1"), ("grpc-message", words)];
+    Message::new(&[head, status].concat()).ended_by(End::Head)
+}
+
+/// As a stopping server of gRPC's core does it: the first GOAWAY takes everything, what comes then
+/// is cancelled, and the last GOAWAY counts that as taken.
+#[tokio::test]
+async fn a_call_that_a_stopping_server_cancels_goes_to_the_next_connection() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let proxy = Proxy::in_front_of(&[listener.local_addr().unwrap()]).await;
+    let placed = r#"upbeat_retries_total{listener="otlp",upstream="otlp",reason="turned_away"}"#;
+    let mut caller = Caller::connect(proxy.address("otlp")).await;
+    let mut call = caller.open("/test.Echo/Unary").await.unwrap();
+    call.request.send_data(Bytes::from_static(&[0, 0, 0, 0, 1, 7]), true).unwrap();
+    let mut wire = Wire::accept(&listener).await;
+    wire.message(1).await;
+    wire.send(goaway(u32::MAX >> 1)).await;
+    wire.play(1, &cancelled("CANCELLED"), 16_384).await;
+    wire.reset(1, 0).await;
+    wire.send(goaway(1)).await;
+    let mut wire = Wire::accept(&listener).await;
+    assert_eq!(wire.message(1).await.body, [0, 0, 0, 0, 1, 7]);
+    wire.play(1, &cancelled("by a handler"), 16_384).await;
+    let reply = read(call.response.await.unwrap()).await.unwrap();
+    assert_eq!(reply.status().unwrap().message, "by a handler");
+    assert_eq!(proxy.metric(placed).await, 1.0);
+
+    // A server that goes on, and a handler's own words, are heard as they are.
+    for (stream, words) in [(3, "CANCELLED"), (5, "by a handler")] {
+        let mut call = caller.open("/test.Echo/Unary").await.unwrap();
+        call.request.send_data(Bytes::from_static(&[0; 5]), true).unwrap();
+        wire.message(stream).await;
+        if stream == 5 {
+            wire.send(goaway(u32::MAX >> 1)).await;
+        }
+        wire.play(stream, &cancelled(words), 16_384).await;
+        assert_eq!(read(call.response.await.unwrap()).await.unwrap().code(), 1);
+    }
+    assert_eq!(proxy.metric(placed).await, 1.0);
+    drop((wire, caller));
     proxy.stop().await;
 }
