@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod admin;
+mod balance;
 mod bounds;
 mod breaches;
 mod cancel;
