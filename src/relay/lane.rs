@@ -286,13 +286,26 @@ impl Engine {
         }
     }
 
-    /// No more attempts, for now: nobody needs another connection.
+    /// No more attempts, for now: nobody needs another connection, or the endpoint is not healthy.
+    /// Then calls that wait go elsewhere: waiting on would last until it is.
     pub(super) fn dial_given_up(&mut self, at: LaneKey) {
-        if let Some(lane) = self.lanes.get_mut(&at) {
-            lane.failure = None;
-            lane.dialing = false;
-            self.place_waiting(at);
+        let Some(lane) = self.lanes.get_mut(&at) else { return };
+        lane.failure = None;
+        lane.dialing = false;
+        if lane.is_connected() {
+            return self.place_waiting(at);
         }
+        let address = lane.endpoint.address();
+        for key in &lane.waiting {
+            if let Some(call) = self.calls.get_mut(key.index as usize)
+                && call.serial == key.serial
+                && let Peer::Opening(opening) = &mut call.peer
+            {
+                opening.tried.push(address);
+                opening.why.get_or_insert_with(|| format!("{address} is not healthy"));
+            }
+        }
+        self.turn_away(at);
     }
 
     /// The endpoint takes no new calls on this link, and has not taken those above `last`.

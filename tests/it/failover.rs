@@ -20,6 +20,7 @@ use crate::fixture::{
     echo::Echo,
     eventually,
     proxy::{Proxy, yaml},
+    wire::Wire,
 };
 
 #[tokio::test]
@@ -93,6 +94,49 @@ async fn a_backend_that_takes_no_streams_is_passed_over() {
     let call = timeout(Duration::from_secs(5), caller.unary("/test.Echo/Unary", &[0; 5])).await;
     let status = call.expect("it waits").unwrap().status().unwrap();
     assert_eq!(status.message, format!("{shut} takes no streams"));
+    proxy.stop().await;
+}
+
+/// An endpoint that closes its connections, and is found unhealthy before the next attempt.
+#[tokio::test]
+async fn calls_do_not_wait_on_for_an_endpoint_that_is_found_unhealthy() {
+    let closing = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let probed = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let echo = Echo::start().await;
+    let addresses = [closing.local_addr().unwrap(), echo.address()];
+    let check = format!("{{ tcp: {{ port: {} }} }}", probed.local_addr().unwrap().port());
+    let config = yaml(&addresses, &check, "")
+        .replace("interval: 100ms, timeout: 90ms", "interval: 20ms, timeout: 19ms")
+        .replace("workers: 2", "workers: 1");
+    let config = config.replace("probe: {", "probe: { unhealthy_threshold: 1,");
+    let proxy = Proxy::start(&config).await;
+    eventually("both are healthy", async || proxy.status().await.upstreams[0].healthy == 2).await;
+    let mut caller = Caller::connect(proxy.address("otlp")).await;
+    // One for each endpoint.
+    let mut first = JoinSet::new();
+    for _ in 0..2 {
+        let mut caller = Caller::connect(proxy.address("otlp")).await;
+        first.spawn(async move { caller.unary("/test.Echo/Unary", &[0; 5]).await });
+    }
+    for _ in 0..3 {
+        drop(Wire::accept(&closing).await);
+    }
+    let open = format!(r#"{{upstream="otlp",endpoint="{}"}}"#, addresses[0]);
+    let open = format!("upbeat_upstream_connections{open}");
+    eventually("the last one is closed", async || proxy.metric(&open).await == 0.0).await;
+    let mut calls = Vec::new();
+    for _ in 0..20 {
+        let mut call = caller.open("/test.Echo/Unary").await.unwrap();
+        call.request.send_data(Bytes::from_static(&[0; 5]), true).unwrap();
+        calls.push(call);
+    }
+    drop(probed);
+    // The check is of both, so those that wait find no other; the rest is answered.
+    for call in calls {
+        let response = timeout(Duration::from_secs(3), call.response).await.expect("it waits");
+        let status = read(response.unwrap()).await.unwrap().status().unwrap();
+        assert!([0, 14].contains(&(status.code as u8)), "{status}");
+    }
     proxy.stop().await;
 }
 
