@@ -1,5 +1,5 @@
-//! Probes one endpoint: at once, at each interval, and at once again where something tells that
-//! its state may have changed.
+//! Probes one endpoint: at once, at each interval, soon where it has just become unhealthy or comes
+//! back, and at once again where something tells that its state may have changed.
 
 use std::{mem::take, sync::Arc, time::Duration};
 
@@ -23,7 +23,7 @@ pub(super) struct Prober {
     checks: Vec<Check>,
     watches: Watches,
     verdict: Verdict,
-    interval: Duration,
+    pace: Pace,
     allowance: Allowance,
     /// Whether the next probe shall not wait for the interval.
     wanted: bool,
@@ -45,7 +45,7 @@ impl Prober {
             checks: config.checks.iter().enumerate().map(check).collect(),
             watches: Watches::start(&config.checks, address, config.timeout),
             verdict: Verdict::new(upstream, endpoint, config, metrics),
-            interval: config.interval,
+            pace: Pace::new(config.interval),
             allowance: Allowance::default(),
             wanted: false,
         }
@@ -56,9 +56,12 @@ impl Prober {
         loop {
             let started = Instant::now();
             self.allowance.refill();
-            self.probe().await;
-            let next = started + jittered(self.interval);
-            while self.between(next).await {}
+            let passed = self.probe().await == Finding::Passed;
+            let mut next = started + jittered(self.pace.after(self.verdict.health(), passed));
+            while self.between(next).await {
+                // It may have become unhealthy by that.
+                next = next.min(Instant::now() + jittered(self.pace.of(self.verdict.health())));
+            }
         }
     }
 
@@ -140,6 +143,39 @@ async fn lost(checks: &mut [Check]) {
     kept.next().await;
 }
 
+/// How long it is from one probe to the next. An endpoint that has become unhealthy may be one that
+/// restarts, and one that passes again needs more of that to be used: in a rollout the next one goes
+/// meanwhile, and with the interval alone all of them would be out at the same time. One that stays
+/// down is soon probed at the interval again.
+#[derive(Debug)]
+struct Pace {
+    interval: Duration,
+    soon: Duration,
+}
+
+impl Pace {
+    fn new(interval: Duration) -> Self {
+        Self { interval, soon: SOON.min(interval) }
+    }
+
+    /// At this moment.
+    fn of(&self, health: Health) -> Duration {
+        if health == Health::Unhealthy { self.soon } else { self.interval }
+    }
+
+    /// After a probe.
+    fn after(&mut self, health: Health, passed: bool) -> Duration {
+        if passed || health != Health::Unhealthy {
+            self.soon = SOON.min(self.interval);
+        }
+        let pause = self.of(health);
+        if health == Health::Unhealthy {
+            self.soon = self.interval.min(self.soon * 2);
+        }
+        pause
+    }
+}
+
 /// How many times probes may come at once. One more with each interval, so that a peer that takes
 /// connections and closes them, or that changes its mind without end, is probed at about twice the
 /// usual rate and not in a hot loop.
@@ -164,6 +200,8 @@ impl Default for Allowance {
     }
 }
 
+/// To the first probe of an endpoint that has become unhealthy, doubled with each that fails.
+const SOON: Duration = Duration::from_millis(250);
 /// The largest [`Allowance`].
 const BURST: u32 = 8;
 /// The most probes that follow each other at once; a larger threshold needs the interval too.
@@ -174,6 +212,20 @@ const SPACING: Duration = Duration::from_millis(5);
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_unhealthy_endpoint_is_probed_soon_and_then_more_and_more_seldom() {
+        let mut pace = Pace::new(Duration::from_secs(5));
+        let mut after = |health, passed| pace.after(health, passed).as_millis();
+        assert_eq!([true, false].map(|passed| after(Health::Healthy, passed)), [5000; 2]);
+        let failing = [false; 7].map(|passed| after(Health::Unhealthy, passed));
+        assert_eq!(failing, [250, 500, 1000, 2000, 4000, 5000, 5000]);
+        let returning = [true, true, false, false].map(|passed| after(Health::Unhealthy, passed));
+        assert_eq!(returning, [250, 250, 500, 1000]);
+        assert_eq!(after(Health::Healthy, true), 5000);
+        assert_eq!(after(Health::Unhealthy, false), 250);
+        assert_eq!(Pace::new(Duration::from_millis(9)).of(Health::Unhealthy).as_millis(), 9);
+    }
 
     #[test]
     fn an_allowance_is_spent_and_grows_by_one_up_to_its_bound() {

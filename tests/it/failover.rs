@@ -194,3 +194,20 @@ async fn the_board_says_so_within_the_thresholds_and_the_endpoint_comes_back() {
     assert!(failed <= 4, "{failed} calls failed");
     proxy.stop().await;
 }
+
+#[tokio::test]
+async fn an_endpoint_that_restarts_is_used_again_long_before_the_interval_is_over() {
+    let restarted = Echo::start().await;
+    let address = restarted.address();
+    let check = "{ grpc: { metadata: { x-scope-orgid: health } } }";
+    let config = yaml(&[address], check, "")
+        .replace("interval: 100ms, timeout: 90ms", "interval: 60s, timeout: 1s");
+    let proxy = Proxy::start(&config).await;
+    proxy.wait_serving().await;
+    drop(restarted);
+    proxy.wait_not_serving().await;
+    let _again = Echo::start_at(address, None).await;
+    // Two passes, each soon: five seconds at most are waited for it.
+    proxy.wait_serving().await;
+    proxy.stop().await;
+}
