@@ -7,6 +7,7 @@ mod balance;
 mod bounds;
 mod breaches;
 mod cancel;
+mod chaos;
 mod cli;
 mod cloud;
 mod config;
