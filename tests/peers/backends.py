@@ -239,6 +239,8 @@ class Load:
     def __init__(self, address: str, threads: int = 8):
         self.passed: list[str] = []
         self.failed: list[Failed] = []
+        # How long each call took, in seconds.
+        self.took: list[float] = []
         self._stop = threading.Event()
         self._threads = [
             threading.Thread(target=self._run, args=(address, number)) for number in range(threads)
@@ -282,3 +284,5 @@ class Load:
                     self.failed.append(Failed(call, code, details, began))
                     # A client that is refused does not spin.
                     self._stop.wait(0.01)
+                finally:
+                    self.took.append(time.monotonic() - began)

@@ -100,9 +100,15 @@ defaults
 
 
 def envoy_front(
-    world: World, addresses: list[str], check: dict[str, Any], panic: int = 0
+    world: World,
+    addresses: list[str],
+    check: dict[str, Any] | None,
+    panic: int = 0,
+    retries: dict[str, Any] | None = None,
+    **options: Any,
 ) -> Front:
     """Envoy, checking by `check`. Under `panic` percent of healthy proxies it uses them all."""
+    route = {"cluster": "upbeat", **({"retry_policy": retries} if retries else {})}
     types = "type.googleapis.com/envoy.extensions.filters"
     manager = {
         "@type": f"{types}.network.http_connection_manager.v3.HttpConnectionManager",
@@ -118,7 +124,7 @@ def envoy_front(
                 {
                     "name": "all",
                     "domains": ["*"],
-                    "routes": [{"match": {"prefix": "/"}, "route": {"cluster": "upbeat"}}],
+                    "routes": [{"match": {"prefix": "/"}, "route": route}],
                 }
             ]
         },
@@ -130,7 +136,9 @@ def envoy_front(
         "filter_chains": [{"filters": filters}],
     }
     often = {"interval": f"{INTERVAL}s", "no_traffic_interval": f"{INTERVAL}s"}
-    upbeat = cluster("upbeat", addresses, {**often, **check})
+    upbeat = {**cluster("upbeat", addresses, {**often, **(check or {})}), **options}
+    if check is None:
+        del upbeat["health_checks"]
     upbeat["common_lb_config"] = {"healthy_panic_threshold": {"value": panic}}
     admin = run_envoy(world, [upbeat], [listener])
 

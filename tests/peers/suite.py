@@ -26,16 +26,18 @@ DEADLINE = 20
 class Case(NamedTuple):
     sentence: str
     function: Callable[["World"], str | None]
+    # The longest that it may take, in seconds.
+    limit: int
 
 
 CASES: list[Case] = []
 
 
-def case(sentence: str) -> Callable:
+def case(sentence: str, limit: int = 60) -> Callable:
     """Adds a function to the cases. What it returns is printed beside its sentence."""
 
     def add(function: Callable[["World"], str | None]) -> Callable:
-        CASES.append(Case(sentence, function))
+        CASES.append(Case(sentence, function, limit))
         return function
 
     return add
@@ -51,6 +53,24 @@ class Followed(NamedTuple):
 
 # The runner prints them all at its end.
 FOLLOWED: list[Followed] = []
+
+
+class Restarted(NamedTuple):
+    """What rolling restarts cost the calls through a proxy."""
+
+    who: str
+    form: str
+    calls: int
+    lost: int
+    # Of those that were lost.
+    begun: int
+    # In milliseconds.
+    p99: float
+    codes: str
+
+
+# The runner prints them all at its end.
+RESTARTED: list[Restarted] = []
 
 
 def equal(got: Any, wanted: Any, what: str = "") -> None:
