@@ -9,6 +9,7 @@ mod buffers;
 mod call;
 mod cause;
 mod dial;
+mod doubt;
 mod downstream;
 mod engine;
 mod lane;

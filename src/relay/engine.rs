@@ -11,6 +11,7 @@ use super::{
     buffers::Buffers,
     call::{Call, CallKey, Flow, Label, Peer, StreamKey},
     cause::Cause,
+    doubt::Doubt,
     lane::{Lane, LaneKey},
     link::Kind,
     links::Links,
@@ -50,6 +51,8 @@ pub(super) struct Engine {
     pub(super) epoch: u32,
     pub(super) buffers: Buffers,
     pub(super) replays: Replays,
+    /// Answers that may be those of a server that stops.
+    pub(super) doubts: Vec<Doubt>,
     /// Links with something to write.
     pub(super) dirty: Vec<usize>,
     /// Calls whose head waits for what comes with it.
@@ -100,6 +103,7 @@ impl Engine {
             replays: Replays::new(
                 usize::try_from(limits.max_replay_size.as_u64()).unwrap_or(usize::MAX),
             ),
+            doubts: Vec::new(),
             dirty: Vec::new(),
             opening: Vec::new(),
             sending: Vec::new(),
@@ -126,6 +130,7 @@ impl Engine {
             && self.queues.is_empty()
             && self.commands.is_empty()
             && self.replays.is_empty()
+            && self.doubts.is_empty()
     }
 
     /// Begins a turn: takes the time.

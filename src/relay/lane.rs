@@ -331,6 +331,7 @@ impl Engine {
         for index in calls {
             self.endpoint_lost(index, Again::GoAway, &why);
         }
+        self.end_doubts_of(id);
     }
 
     /// Lets a link's calls end, and then the link. `polite` where the endpoint asked for it as the

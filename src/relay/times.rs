@@ -22,6 +22,7 @@ impl Engine {
     pub(super) fn check_times(&mut self) {
         self.end_late();
         self.leave_removed();
+        self.end_doubts();
         let now = self.context.now;
         let mut ready = Vec::new();
         for (id, link) in self.links.iter_mut() {

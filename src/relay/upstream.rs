@@ -10,12 +10,11 @@ use crate::{
 impl Engine {
     /// A response's head.
     pub(super) fn response_head(&mut self, index: u32, mut block: Block, status: u16, end: bool) {
-        let why = "every endpoint turned the call away";
-        if end
-            && self.turns_away(index, &block)
-            && self.place_again(index, Again::TurnedAway, why, 0)
-        {
-            return self.context.recycle(block);
+        if end {
+            match self.unless_turned_away(index, block) {
+                Some(other) => block = other,
+                None => return,
+            }
         }
         let Some(call) = self.calls.get_mut(index as usize) else {
             return self.context.recycle(block);
@@ -68,16 +67,6 @@ impl Engine {
         if end {
             self.finish(index);
         }
-    }
-
-    /// Whether a response that is its head alone is what gRPC's core (C++, Python, Ruby, PHP) says
-    /// of calls that reach it between its stop and its last GOAWAY, which no handler gets to see.
-    fn turns_away(&self, index: u32, block: &Block) -> bool {
-        let Some(call) = self.calls.get(index as usize) else { return false };
-        let Peer::Endpoint(peer) = &call.peer else { return false };
-        self.links.get(peer.at.link).is_some_and(|link| link.told == Some(Reason::NO_ERROR))
-            && code(block) == Some(Code::Cancelled)
-            && block.first_of(b"grpc-message").is_some_and(|message| message == b"CANCELLED")
     }
 
     /// Payload of a response, or its end without trailers.
@@ -160,7 +149,7 @@ fn missing() -> Status {
 }
 
 /// The code of a block's grpc-status, where it has one.
-fn code(block: &Block) -> Option<Code> {
+pub(super) fn code(block: &Block) -> Option<Code> {
     let mut code = None;
     block.values(Role::GrpcStatus, |value| {
         let number = match value {

@@ -1,8 +1,11 @@
 //! GOAWAY from a backend: it may end its connections whenever it likes, and no call is lost.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst},
+    },
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -143,10 +146,17 @@ async fn a_call_that_a_stopping_server_cancels_goes_to_the_next_connection() {
     wire.send(goaway(1)).await;
     let mut wire = Wire::accept(&listener).await;
     assert_eq!(wire.message(1).await.body, [0, 0, 0, 0, 1, 7]);
+    // One that is held up meanwhile says it the other way round.
+    wire.play(1, &cancelled("CANCELLED"), 16_384).await;
+    wire.reset(1, 0).await;
+    sleep(Duration::from_millis(20)).await;
+    wire.send(goaway(u32::MAX >> 1)).await;
+    let mut wire = Wire::accept(&listener).await;
+    assert_eq!(wire.message(1).await.body, [0, 0, 0, 0, 1, 7]);
     wire.play(1, &cancelled("by a handler"), 16_384).await;
     let reply = read(call.response.await.unwrap()).await.unwrap();
     assert_eq!(reply.status().unwrap().message, "by a handler");
-    assert_eq!(proxy.metric(placed).await, 1.0);
+    assert_eq!(proxy.metric(placed).await, 2.0);
 
     // A server that goes on, and a handler's own words, are heard as they are.
     for (stream, words) in [(3, "CANCELLED"), (5, "by a handler")] {
@@ -159,7 +169,7 @@ async fn a_call_that_a_stopping_server_cancels_goes_to_the_next_connection() {
         wire.play(stream, &cancelled(words), 16_384).await;
         assert_eq!(read(call.response.await.unwrap()).await.unwrap().code(), 1);
     }
-    assert_eq!(proxy.metric(placed).await, 1.0);
+    assert_eq!(proxy.metric(placed).await, 2.0);
     drop((wire, caller));
     proxy.stop().await;
 }
