@@ -84,16 +84,22 @@ impl Torment {
     }
 }
 
-/// Torments distributors until `end`, two at most at a time: how often in which way, and from when
-/// to when one was killed.
+/// From when to when something was done.
+struct Spell {
+    of: &'static str,
+    from: Instant,
+    to: Instant,
+}
+
+/// Torments distributors until `end`, two at most at a time: how often in which way, and when.
 async fn torment(
     distributors: &[Arc<Mutex<Distributor>>],
     proxy: &Arc<Proxy>,
     random: &mut Rng,
     end: Instant,
     longest: u64,
-) -> (BTreeMap<&'static str, usize>, Vec<(Instant, Instant)>) {
-    let (mut done, mut kills) = (BTreeMap::new(), Vec::new());
+) -> (BTreeMap<&'static str, usize>, Vec<Spell>) {
+    let (mut done, mut spells) = (BTreeMap::new(), Vec::new());
     let permits = Arc::new(Semaphore::new(distributors.len() - 1));
     let mut victims = JoinSet::new();
     while Instant::now() < end {
@@ -111,15 +117,15 @@ async fn torment(
         victims.spawn(async move {
             let began = Instant::now();
             torment.befall(&mut victim).await;
-            let kill = matches!(torment, Torment::Kill { .. }).then(|| (began, Instant::now()));
+            let spell = Spell { of: torment.name(), from: began, to: Instant::now() };
             recovered(&proxy, index, permit).await;
-            kill
+            spell
         });
     }
-    while let Some(kill) = victims.join_next().await {
-        kills.extend(kill.unwrap());
+    while let Some(spell) = victims.join_next().await {
+        spells.push(spell.unwrap());
     }
-    (done, kills)
+    (done, spells)
 }
 
 /// Waits until the proxy uses an endpoint again, so that one of them always can be used.
@@ -139,23 +145,32 @@ async fn recovered(proxy: &Proxy, index: usize, _permit: OwnedSemaphorePermit) {
 fn explain<'a>(
     calls: &'a [Ended],
     accepted: &HashSet<String>,
-    kills: &[(Instant, Instant)],
+    spells: &[Spell],
 ) -> (BTreeMap<String, usize>, Vec<&'a Ended>) {
     let (mut causes, mut lost) = (BTreeMap::<_, usize>::new(), Vec::new());
     for call in calls {
         let Some(failure) = &call.failure else { continue };
-        let was_killed = kills.iter().any(|(from, to)| call.began <= *to && call.ended >= *from);
-        let of_a_kill = was_killed && failure.contains("upstream connection lost");
-        let became = match (accepted.contains(&call.id), of_a_kill) {
-            (true, true) => "begun by a distributor that was killed",
-            (true, false) => "begun by a distributor",
-            // Its socket had it: nobody can know that it was not read.
-            (false, true) => "sent to a distributor that was killed before it began it",
-            (false, false) => {
-                lost.push(call);
-                "LOST, and begun by none"
-            }
+        let meets = |of| {
+            let in_flight = |it: &Spell| call.began <= it.to && call.ended >= it.from;
+            spells.iter().any(|it| it.of == of && in_flight(it))
         };
+        let gone = failure.contains("upstream connection lost");
+        let became = if gone && failure.contains("after GOAWAY") {
+            // Its GOAWAY counts the call as taken: one that thaws has more before it than it likes.
+            "in flight on one that ended its connection"
+        } else if gone && meets("killed") {
+            // What its socket had, nobody can know to be unread.
+            "in flight on one that was killed"
+        } else if meets("frozen") && failure == load::TOO_LATE {
+            "in flight while one was frozen"
+        } else if accepted.contains(&call.id) {
+            "in flight"
+        } else {
+            lost.push(call);
+            "LOST"
+        };
+        let begun = if accepted.contains(&call.id) { "begun" } else { "not begun" };
+        let became = format!("{became}, {begun}");
         *causes.entry(format!("{became}: {failure}")).or_default() += 1;
     }
     (causes, lost)
@@ -185,11 +200,11 @@ async fn chaos_loses_no_call_that_no_endpoint_had() {
     let mut calls = JoinSet::new();
     calls.spawn(load(proxy.address("otlp"), rate, end));
     let mut random = Rng::with_seed(seed);
-    let (done, kills) = torment(&distributors, &proxy, &mut random, end, longest).await;
+    let (done, spells) = torment(&distributors, &proxy, &mut random, end, longest).await;
     let calls = calls.join_next().await.expect("it was just spawned").unwrap();
 
     let accepted = journals.iter().flat_map(|it| it.read()).collect();
-    let (causes, lost) = explain(&calls, &accepted, &kills);
+    let (causes, lost) = explain(&calls, &accepted, &spells);
     let mut took: Vec<_> = calls.iter().map(|call| call.ended - call.began).collect();
     took.sort_unstable();
     let at = |share: f64| took[((took.len() - 1) as f64 * share) as usize];

@@ -20,6 +20,9 @@ use upbeat::grpc::Status;
 
 use crate::fixture::{caller::read, wire::grpc_frame};
 
+/// Of a call whose response has not come in time.
+pub(super) const TOO_LATE: &str = "its deadline passed";
+
 /// A call that has ended.
 #[derive(Debug)]
 pub(super) struct Ended {
@@ -76,7 +79,7 @@ async fn connection(
                 Ok(Ok(status)) if status.code as u8 == 0 => None,
                 Ok(Ok(status)) => Some(status.to_string()),
                 Ok(Err(error)) => Some(error.to_string()),
-                Err(_) => Some("its deadline passed".to_owned()),
+                Err(_) => Some(TOO_LATE.to_owned()),
             };
             _ = calls.send(Ended { id, began, ended: Instant::now(), failure });
         });
