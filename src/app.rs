@@ -1,6 +1,7 @@
 //! The only wiring: sockets are bound, workers and tasks started, a changed configuration is taken
 //! over, and in the end all is drained.
 
+mod handover;
 mod listening;
 mod probed;
 mod reload;
@@ -23,6 +24,7 @@ use tokio::{
 };
 use tracing::{info, warn};
 
+pub use self::handover::Inherited;
 use self::{
     reload::Reloader,
     running::{Drained, Running},
@@ -31,6 +33,7 @@ use crate::{
     admin::Admin,
     config::{self, Config},
     metrics::Metrics,
+    net::handover::Taken,
     shutdown::Shutdown,
     worker::Worker,
 };
@@ -41,6 +44,7 @@ pub struct App {
     config: Config,
     listeners: Vec<StdListener>,
     admin: StdListener,
+    taken: Option<Taken>,
     /// Where the configuration is read again from.
     file: Option<PathBuf>,
 }
@@ -60,9 +64,18 @@ impl App {
     /// # Errors
     /// Every address that could not be bound, and the key that names it.
     pub fn bind(config: Config) -> anyhow::Result<Self> {
+        Self::bind_beside(config, Inherited::default())
+    }
+
+    /// The same, but for the addresses whose sockets are there already.
+    ///
+    /// # Errors
+    /// Every address that could not be bound, and the key that names it.
+    pub fn bind_beside(config: Config, mut inherited: Inherited) -> anyhow::Result<Self> {
         let mut problems = Vec::new();
         let mut bind = |key: &str, address| {
-            listening::bind(key, address).map_err(|problem| problems.push(problem)).ok()
+            let bound = inherited.take(address).map_or_else(|| listening::bind(key, address), Ok);
+            bound.map_err(|problem| problems.push(problem)).ok()
         };
         let listeners: Vec<_> = config
             .listeners
@@ -70,7 +83,10 @@ impl App {
             .filter_map(|it| bind(&listening::key(it), it.address))
             .collect();
         match bind("admin.address", config.admin.address) {
-            Some(admin) if problems.is_empty() => Ok(Self { config, listeners, admin, file: None }),
+            Some(admin) if problems.is_empty() => {
+                let taken = inherited.into_taken();
+                Ok(Self { config, listeners, admin, taken, file: None })
+            }
             _ => bail!("{}", problems.join("\n")),
         }
     }
@@ -98,30 +114,45 @@ impl App {
         self.admin.local_addr()
     }
 
-    /// Serves until `shutdown.drain` is cancelled, and then drains.
+    /// Serves until `shutdown.drain` is cancelled, or another process serves on the same sockets, and
+    /// then drains.
     ///
     /// # Errors
     /// Something that must run ended, or could not be started.
     pub async fn run(self, shutdown: Shutdown) -> anyhow::Result<Ending> {
-        let Self { config, listeners, admin, file } = self;
+        let Self { config, listeners, admin, taken, file } = self;
         let metrics = Metrics::new();
         let reloader = file.map(|file| Reloader::new(file, &config)).transpose();
         let reloader = reloader.context("cannot follow SIGHUP")?;
         let sockets = listeners.into_iter().map(TcpListener::from_std).map(|it| it.map(Arc::new));
         let sockets: Vec<_> =
             sockets.collect::<io::Result<_>>().context("cannot use a listening socket")?;
-        let mut running = Running::start(config, sockets, &metrics, &shutdown)?;
+        let mut running =
+            Running::start(config, sockets, &metrics, &shutdown, taken.is_some()).await?;
+        let mut offering = JoinSet::new();
+        let admin_too = admin.try_clone().context("cannot use a listening socket")?;
+        offering.spawn(handover::offer(admin_too, taken, running.sockets()));
         let mut admin_task = JoinSet::new();
         let socket = TcpListener::from_std(admin).context("cannot use a listening socket")?;
         info!(address = %socket.local_addr()?, "admin listening");
         let admin = Admin { board: running.reader(), running: running.shown(), metrics };
         admin_task.spawn(admin.run(socket));
 
-        tokio::select! {
-            () = shutdown.drain.cancelled() => {}
+        let successor = tokio::select! {
+            () = shutdown.drain.cancelled() => None,
+            Some(visitor) = offering.join_next() => Some(visitor?),
             ended = running.run(reloader) => return Err(ended),
             ended = admin_task.join_next() => bail!("the admin server ended: {ended:?}"),
+        };
+        if let Some(visitor) = successor {
+            // What is asked on these sockets from now on is the other's to answer, and what is still
+            // connected here goes on to be told the truth.
+            info!("another process serves: draining");
+            admin_task.shutdown().await;
+            shutdown.stop.cancel();
+            visitor.leave().await;
         }
+        offering.shutdown().await;
         let (config, drained) = running.drained();
         let ending = drain(&config, drained, &shutdown).await;
         // Probes and the board end, and admin last.
@@ -137,10 +168,12 @@ async fn drain(
     shutdown: &Shutdown,
 ) -> anyhow::Result<Ending> {
     let Drained { listening, mut accepting, workers } = drained;
-    info!(delay = ?config.delay, "NOT_SERVING; still accepting");
-    tokio::select! {
-        () = sleep(config.delay) => {}
-        () = shutdown.stop.cancelled() => {}
+    if !shutdown.stop.is_cancelled() {
+        info!(delay = ?config.delay, "NOT_SERVING; still accepting");
+        tokio::select! {
+            () = sleep(config.delay) => {}
+            () = shutdown.stop.cancelled() => {}
+        }
     }
     shutdown.stop.cancel();
     while accepting.join_next().await.is_some() {}

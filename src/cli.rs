@@ -12,12 +12,13 @@ use std::{
     process::ExitCode,
 };
 
+use anyhow::Context;
 use clap::{Parser, Subcommand, error::ErrorKind};
 use tracing::{Level, error};
 use tracing_subscriber::filter::LevelFilter;
 
 use crate::{
-    app::{App, Ending},
+    app::{App, Ending, Inherited},
     config::{self, Config, LogFormat},
     demo,
     shutdown::Shutdown,
@@ -37,7 +38,7 @@ enum Command {
     /// Run two built-in distributors and the proxy in front of them
     Demo(demo::Options),
     /// Run the proxy
-    Run(File),
+    Run(Run),
     /// Report every problem of a configuration; exit 78 if there is one
     Check(check::Options),
     /// Ask a server for its health: exit 0 serving, 1 usage, 2 connect, 3 rpc, 4 not serving
@@ -57,6 +58,16 @@ struct File {
     config: PathBuf,
 }
 
+#[derive(Debug, clap::Args)]
+struct Run {
+    #[command(flatten)]
+    file: File,
+    /// Take the listening sockets over from the process that runs, which drains once this one
+    /// serves. It is found by its admin address, and belongs to the same user
+    #[arg(long)]
+    take_over: bool,
+}
+
 /// Runs the command that the process was started with.
 ///
 /// Exit codes: 0 clean; 1 a failure, or a drain that was cut; 2 usage; 78 bad configuration.
@@ -71,7 +82,7 @@ pub fn main() -> ExitCode {
             trace(&config::Log::default());
             ending(block_on(demo::run(options)))
         }
-        Command::Run(file) => run(&file.config),
+        Command::Run(options) => run(&options),
         Command::Check(options) => check::run(&options),
         Command::Probe(options) => block_on(probe::run(options)),
         Command::Status(options) => match block_on(status::run(&options)) {
@@ -98,14 +109,20 @@ fn usage(error: &clap::Error) -> ExitCode {
     }
 }
 
-fn run(path: &Path) -> ExitCode {
+fn run(options: &Run) -> ExitCode {
+    let path = options.file.config.as_path();
     let config = match Config::load(path) {
         Ok(config) => config,
         Err(problems) => return bad_configuration(path, &problems),
     };
     trace(&config.log);
     ending(block_on(async {
-        let app = App::bind(config)?.follow(path.to_owned());
+        let inherited = match options.take_over {
+            true => Inherited::from_process(config.admin.address).await,
+            false => Inherited::from_systemd(),
+        };
+        let inherited = inherited.context("cannot take over the listening sockets")?;
+        let app = App::bind_beside(config, inherited)?.follow(path.to_owned());
         let shutdown = Shutdown::new();
         tokio::select! {
             ending = app.run(shutdown.clone()) => ending,

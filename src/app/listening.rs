@@ -60,6 +60,11 @@ impl Listening {
         self.name == config.name && Arc::ptr_eq(&self.socket, socket)
     }
 
+    /// Its name and its socket.
+    pub(super) fn socket(&self) -> (String, Arc<TcpListener>) {
+        (self.name.clone(), Arc::clone(&self.socket))
+    }
+
     /// Has connections that are accepted from now on belong to `listener`.
     pub(super) fn replace(&self, listener: Arc<Listener>) {
         self.listener.send_replace(listener);

@@ -13,6 +13,7 @@ use tokio::{
 use tracing::{error, info, warn};
 
 use super::{
+    handover::Sockets,
     listening::{self, Listening},
     probed::Probed,
     reload::Reloader,
@@ -42,6 +43,7 @@ pub(super) struct Running {
     listening: Vec<Listening>,
     accepting: JoinSet<bool>,
     shown: watch::Sender<admin::Running>,
+    sockets: watch::Sender<Sockets>,
     metrics: Metrics,
     shutdown: Shutdown,
     /// When to forget the labels of what ended after it was configured no more, and how long after
@@ -50,20 +52,25 @@ pub(super) struct Running {
 }
 
 impl Running {
-    /// Starts workers and probes, and accepts on `sockets`, one for each listener.
+    /// Starts workers and probes, and accepts on `sockets`, one for each listener. Where somebody
+    /// else serves on them until then, `later`, the endpoints are probed first.
     ///
     /// # Errors
     /// The system grants no thread, or no use of a socket.
-    pub(super) fn start(
+    pub(super) async fn start(
         config: Config,
         sockets: Vec<Arc<TcpListener>>,
         metrics: &Metrics,
         shutdown: &Shutdown,
+        later: bool,
     ) -> anyhow::Result<Self> {
         let changes = Changes::default();
         let upstreams = config.upstreams.iter();
         let upstreams: Vec<_> =
             upstreams.map(|it| Probed::start(it.clone(), &changes, metrics)).collect();
+        if later {
+            known(upstreams.iter(), &changes).await;
+        }
         let board = Board::new(&config.health, &all(&upstreams), metrics);
         let workers = (0..config.workers.count())
             .map(|number| Worker::start(number, &config.limits, metrics, shutdown))
@@ -83,6 +90,7 @@ impl Running {
             listening: Vec::new(),
             accepting: JoinSet::new(),
             shown: watch::Sender::default(),
+            sockets: watch::Sender::new(Arc::new([])),
             metrics: metrics.clone(),
             shutdown: shutdown.clone(),
             sweep: (Instant::now() + SWEEP, SWEEP),
@@ -99,6 +107,11 @@ impl Running {
     /// What the admin server shows.
     pub(super) fn shown(&self) -> watch::Receiver<admin::Running> {
         self.shown.subscribe()
+    }
+
+    /// What is listened on.
+    pub(super) fn sockets(&self) -> watch::Receiver<Sockets> {
+        self.sockets.subscribe()
     }
 
     /// Takes over what `reloader` reads, for as long as all tasks go on; which one did not.
@@ -201,22 +214,13 @@ impl Running {
 
     /// The upstreams that change, with only their new endpoints, probed once; by their names.
     async fn successors(&self, config: &Config) -> BTreeMap<String, Probed> {
-        let mut changes = self.changes.subscribe();
         let successors = config.upstreams.iter().filter_map(|it| {
             let before = self.upstreams.iter().find(|other| other.config().name == it.name);
             let new = Probed::successor(before, it, &self.changes, &self.metrics)?;
             Some((it.name.clone(), new))
         });
         let successors: BTreeMap<_, _> = successors.collect();
-        let patience = successors.values().map(Probed::patience).max().unwrap_or_default();
-        let known = async {
-            while !successors.values().all(Probed::is_known) {
-                _ = changes.changed().await;
-            }
-        };
-        if timeout(patience, known).await.is_err() {
-            warn!(waited = ?patience, "taken over with endpoints that were not probed yet");
-        }
+        known(successors.values(), &self.changes).await;
         successors
     }
 
@@ -278,6 +282,7 @@ impl Running {
             worker.reload(&settings);
         }
         before.into_iter().for_each(Listening::end);
+        self.sockets.send_replace(self.listening.iter().map(Listening::socket).collect());
         let (listeners, written) = (answering.into(), config.written.json().into());
         self.shown.send_replace(admin::Running { views, upstreams, listeners, config: written });
         self.config = config;
@@ -304,6 +309,7 @@ impl Running {
 
     /// What is drained, and how.
     pub(super) fn drained(&mut self) -> (config::Drain, Drained) {
+        self.sockets.send_replace(Arc::new([]));
         let drained = Drained {
             listening: take(&mut self.listening),
             accepting: take(&mut self.accepting),
@@ -326,6 +332,20 @@ pub(super) struct Drained {
     pub(super) listening: Vec<Listening>,
     pub(super) accepting: JoinSet<bool>,
     pub(super) workers: Arc<Vec<Worker>>,
+}
+
+/// Waits until every endpoint was probed once, or should have been.
+async fn known(upstreams: impl Iterator<Item = &Probed> + Clone, changes: &Changes) {
+    let mut changes = changes.subscribe();
+    let patience = upstreams.clone().map(Probed::patience).max().unwrap_or_default();
+    let known = async {
+        while !upstreams.clone().all(Probed::is_known) {
+            _ = changes.changed().await;
+        }
+    };
+    if timeout(patience, known).await.is_err() {
+        warn!(waited = ?patience, "taken over with endpoints that were not probed yet");
+    }
 }
 
 fn all(upstreams: &[Probed]) -> Arc<[Arc<Upstream>]> {

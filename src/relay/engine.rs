@@ -47,6 +47,8 @@ pub(super) struct Engine {
     pub(super) lanes: HashMap<LaneKey, Lane, ByIdentity>,
     pub(super) queues: HashMap<QueueKey, Queue, ByIdentity>,
     pub(super) methods: Vec<Method>,
+    /// Room for a value as text.
+    pub(super) plain: Vec<u8>,
     /// Of `methods`, which each configuration has anew.
     pub(super) epoch: u32,
     pub(super) buffers: Buffers,
@@ -98,6 +100,7 @@ impl Engine {
             lanes: HashMap::default(),
             queues: HashMap::default(),
             methods: Vec::new(),
+            plain: Vec::new(),
             epoch: 0,
             buffers: Buffers::default(),
             replays: Replays::new(

@@ -7,6 +7,7 @@ use super::{
     engine::Engine,
     payload::Payload,
     turn::millis,
+    upstream::code,
 };
 use crate::{
     config::Retry,
@@ -227,11 +228,12 @@ impl Engine {
 
     /// Places a call again whose endpoint answered with nothing but a status, where its route says
     /// so of this one.
-    pub(super) fn place_after_status(&mut self, index: u32, code: Code, block: &Block) -> bool {
-        let call = &self.calls[index as usize];
+    pub(super) fn place_after_status(&mut self, index: u32, block: &Block) -> bool {
+        let Some(call) = self.calls.get(index as usize) else { return false };
         let Peer::Endpoint(peer) = &call.peer else { return false };
         let Some(retry) = &call.policy().retry else { return false };
         let Some(replay) = &peer.replay else { return false };
+        let Some(code) = code(block) else { return false };
         if !retry.statuses.iter().any(|status| *status as u8 == code as u8) {
             return false;
         }

@@ -1,6 +1,6 @@
 //! A request's head: what it comes to, and where it goes.
 
-use std::{rc::Rc, sync::Arc, time::Duration};
+use std::{rc::Rc, sync::Arc};
 
 use super::{
     End, Listener,
@@ -46,8 +46,7 @@ impl Engine {
                 let call = &mut self.calls[key.index as usize];
                 (call.way, call.target) = (way, target);
                 if let Some(timeout) = timeout {
-                    let left = u64::try_from(timeout.as_nanos().div_ceil(1_000_000));
-                    call.deadline = call.begun.saturating_add(left.unwrap_or(u64::MAX));
+                    call.deadline = call.begun.saturating_add(timeout);
                 }
                 self.opening.push(key);
             }
@@ -128,7 +127,7 @@ impl Engine {
         let (mut content_types, mut timeouts, mut tes) = (0, 0, 0);
         let mut timeout = None;
         let (mut authority, mut hosts, mut lawful, mut scheme) = (false, 0, true, false);
-        let mut plain = Vec::new();
+        let mut plain = std::mem::take(&mut self.plain);
         for line in block.lines() {
             match line.name().role() {
                 Role::Method => request.verb = Verb::of(line.text(&mut plain)),
@@ -192,6 +191,7 @@ impl Engine {
         } else {
             None
         };
+        self.plain = plain;
         Head { request, label, timeout }
     }
 
@@ -225,8 +225,8 @@ impl Engine {
 struct Head {
     request: Request,
     label: Label,
-    /// How long its client waits.
-    timeout: Option<Duration>,
+    /// How long its client waits, in milliseconds.
+    timeout: Option<u64>,
 }
 
 /// Whether an authority is one, which of a field that repeats is written down on it.

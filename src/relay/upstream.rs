@@ -15,6 +15,9 @@ impl Engine {
                 Some(other) => block = other,
                 None => return,
             }
+            if status == 200 && self.place_after_status(index, &block) {
+                return self.context.recycle(block);
+            }
         }
         let Some(call) = self.calls.get_mut(index as usize) else {
             return self.context.recycle(block);
@@ -25,14 +28,6 @@ impl Engine {
         }
         let grpc = status == 200 && block.first_is(Role::ContentType, is_grpc);
         let code = code(&block);
-        if let (true, true, Some(code)) = (grpc, end, code)
-            && code != Code::Ok
-            && self.place_after_status(index, code, &block)
-        {
-            return self.context.recycle(block);
-        }
-        let call = &mut self.calls[index as usize];
-        let Peer::Endpoint(peer) = &mut call.peer else { return };
         if let Some(replay) = peer.replay.take() {
             self.replays.end(replay, &mut self.context);
         }

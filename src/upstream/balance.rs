@@ -59,8 +59,10 @@ fn least_request(
     endpoints: &[Arc<Endpoint>],
     admitted: impl Fn(&Arc<Endpoint>) -> bool,
 ) -> Option<&Arc<Endpoint>> {
-    if endpoints.is_empty() {
-        return None;
+    match endpoints {
+        [] => return None,
+        [only] => return admitted(only).then_some(only),
+        _ => {}
     }
     if let Some([a, b]) = two(endpoints, &admitted) {
         return Some(if b.in_flight() < a.in_flight() { b } else { a });

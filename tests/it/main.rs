@@ -21,6 +21,7 @@ mod fixture;
 mod flow;
 mod forward;
 mod goaway;
+mod handover;
 mod health;
 mod limits;
 mod mutations;
