@@ -78,6 +78,16 @@ impl Lane {
         !self.links.is_empty()
     }
 
+    /// Takes the calls out that wait for one.
+    pub(super) fn take_waiting(&mut self) -> VecDeque<CallKey> {
+        std::mem::take(&mut self.waiting)
+    }
+
+    /// Lets a call wait.
+    pub(super) fn wait(&mut self, key: CallKey) {
+        self.waiting.push_back(key);
+    }
+
     /// Whether calls wait for one.
     pub(super) fn is_waited_for(&self) -> bool {
         !self.waiting.is_empty()
@@ -167,7 +177,7 @@ impl Engine {
                 Some(best) if links[best].connection.may_open() => return Some(best),
                 // Full, or about to have a companion.
                 _ if best.is_some() || lane.is_growing() => {
-                    lane.waiting.push_back(key);
+                    lane.wait(key);
                     return None;
                 }
                 _ => {

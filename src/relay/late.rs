@@ -13,6 +13,7 @@ use super::{
 use crate::{
     grpc::{Code, Status},
     http2::frame::Reason,
+    upstream::Fault,
 };
 
 /// What a call is late for.
@@ -66,6 +67,7 @@ impl Engine {
         self.end_lingering();
         self.place_delayed();
         self.place_all_queued();
+        self.move_on();
         let late = self.calls.iter();
         let late: Vec<_> =
             late.filter_map(|(index, call)| Some((index as u32, self.late(call)?))).collect();
@@ -121,6 +123,23 @@ impl Engine {
         }
     }
 
+    /// Whether it is the endpoint that a call is late for: it has not answered in the time of the
+    /// route, or in the client's and nothing at all has come from it since it had the call.
+    fn is_endpoints_fault(&self, call: &Call, late: Late) -> bool {
+        let Peer::Endpoint(peer) = &call.peer else { return false };
+        let link = self.links.get(peer.at.link);
+        let silent = link.is_some_and(|link| link.heard_at < call.moved_at);
+        match late {
+            Late::Response(_) => true,
+            // A client may be too short of time for anyone.
+            Late::Deadline => {
+                let waited = self.context.now.saturating_sub(call.moved_at);
+                !call.answered && silent && waited >= SILENCE
+            }
+            _ => false,
+        }
+    }
+
     /// Ends a call that is late, or places it again.
     pub(super) fn end_call(&mut self, index: u32, late: Late) {
         match late {
@@ -131,6 +150,11 @@ impl Engine {
         }
         let call = &self.calls[index as usize];
         call.listener.timed_out(call.target, late.label());
+        if self.is_endpoints_fault(call, late)
+            && let Peer::Endpoint(peer) = &call.peer
+        {
+            peer.in_flight.endpoint().fault(Fault::Timeout);
+        }
         let status = late.status();
         let again = matches!(late, Late::Response(_));
         if !again || !self.place_again(index, Again::Timeout, &status.message, 0) {
@@ -138,3 +162,7 @@ impl Engine {
         }
     }
 }
+
+/// How long an endpoint may be silent before a client's deadline says something of it, in
+/// milliseconds.
+const SILENCE: u64 = 1000;

@@ -103,6 +103,39 @@ impl Engine {
         }
     }
 
+    /// Calls that have waited long for a connection to one endpoint, or for room on it, go to another
+    /// one where there is one for them: it may be frozen.
+    pub(super) fn move_on(&mut self) {
+        let now = self.context.now;
+        let waiting = self.lanes.iter().filter(|(_, lane)| lane.is_waited_for());
+        let waiting: Vec<_> = waiting.map(|(at, _)| *at).collect();
+        for at in waiting {
+            let Some(lane) = self.lanes.get_mut(&at) else { continue };
+            let address = lane.endpoint.address();
+            for key in lane.take_waiting() {
+                let Some(call) = self.calls.get_mut(key.index as usize) else { continue };
+                let Peer::Opening(opening) = &mut call.peer else { continue };
+                if call.serial != key.serial {
+                    continue;
+                }
+                let waited = now.saturating_sub(call.moved_at.max(call.begun));
+                let upstream = &call.listener.targets[usize::from(call.target)].upstream;
+                if waited >= millis(upstream.connect_timeout()) {
+                    opening.tried.push(address);
+                    if let Picked::Endpoint(other) = pick(&self.lanes, upstream, opening) {
+                        opening.waits_for = Some(other);
+                        self.place(key, Payload::NONE);
+                        continue;
+                    }
+                    opening.tried.pop();
+                }
+                if let Some(lane) = self.lanes.get_mut(&at) {
+                    lane.wait(key);
+                }
+            }
+        }
+    }
+
     fn is_queued(&self, key: CallKey) -> bool {
         let call = self.calls.get(key.index as usize).filter(|call| call.serial == key.serial);
         call.is_some_and(

@@ -319,3 +319,35 @@ async fn a_tenant_keeps_its_endpoint_where_calls_are_hashed_by_it() {
     }
     proxy.stop().await;
 }
+
+#[tokio::test]
+async fn an_endpoint_that_is_silent_up_to_the_clients_deadlines_is_ejected() {
+    let (silent, other) = (TcpListener::bind("127.0.0.1:0").await.unwrap(), Echo::start().await);
+    let address = silent.local_addr().unwrap();
+    let _frozen = JoinSet::from_iter([async move {
+        let mut held = Vec::new();
+        while let Ok((stream, _)) = silent.accept().await {
+            // It has said its SETTINGS, and then nothing any more.
+            _ = stream.try_write(&[0, 0, 0, 4, 0, 0, 0, 0, 0]);
+            held.push(stream);
+        }
+    }]);
+    let proxy = proxy(&[address, other.address()], "load_balancing: round_robin").await;
+    let mut caller = Caller::connect(proxy.address("otlp")).await;
+    for (timeout, ejected_then) in [("300m", 0), ("1200m", 1)] {
+        let mut calls = JoinSet::new();
+        for _ in 0..12 {
+            let request = Request::post(format!("http://h{UNARY}"))
+                .header("content-type", "application/grpc")
+                .header("grpc-timeout", timeout);
+            let call = caller.send(request.body(()).unwrap(), true).await.unwrap();
+            calls.spawn(async move { read(call.response.await.unwrap()).await.unwrap().code() });
+        }
+        while let Some(code) = calls.join_next().await {
+            assert!(matches!(code.unwrap(), 0 | 4));
+        }
+        assert_eq!(ejected(&proxy).await, ejected_then, "{timeout}");
+    }
+    drop(caller);
+    proxy.stop().await;
+}

@@ -166,3 +166,31 @@ async fn a_client_may_give_up_while_it_waits() {
     drop(caller);
     proxy.stop().await;
 }
+
+#[tokio::test]
+async fn a_call_that_waits_for_a_connection_without_room_goes_elsewhere_after_a_while() {
+    let (full, free) = (Echo::with_limit(1).await, Echo::start().await);
+    let config = yaml(&[full.address(), free.address()], "{ tcp: {} }", "")
+        .replace("workers: 2", "workers: 1\nlimits: { max_upstream_connections: 1 }")
+        .replace(
+            "    probe:",
+            "    load_balancing: round_robin\n    connect_timeout: 300ms\n    probe:",
+        );
+    let proxy = Proxy::start(&config).await;
+    eventually("all are healthy", async || proxy.status().await.upstreams[0].healthy == 2).await;
+    let mut caller = Caller::connect(proxy.address("otlp")).await;
+    let mut hanging = Vec::new();
+    while full.seen().open.load(SeqCst) == 0 {
+        hanging.push(caller.open(HANG).await.unwrap());
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let begun = Instant::now();
+    for _ in 0..2 {
+        assert_eq!(caller.unary(UNARY, &[0; 5]).await.unwrap().code(), 0);
+    }
+    let took = begun.elapsed();
+    assert!(took >= Duration::from_millis(250) && took < Duration::from_secs(3), "{took:?}");
+    assert_eq!(full.seen().streams.load(SeqCst), 1);
+    drop((hanging, caller));
+    proxy.stop().await;
+}
