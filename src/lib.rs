@@ -39,16 +39,21 @@
 //! connection's socket reads goes through [`http2`], which knows neither sockets nor time and turns
 //! bytes into events; the [`relay`] takes each event to what it means. [`route`] says from a
 //! request's head what it is: a health check, which [`answer`] answers from the board, a question to
-//! reflection, a call, or neither. For a call [`upstream::Upstream::pick`] names an endpoint that has room and registers the call in
-//! flight there, one of the worker's connections to it takes a stream, and frames are relayed both ways: header fields by identity, payload by slices, window by window, into the
-//! buffers that are written once at the end of the turn. When the response has ended, the call
-//! stops being in flight.
+//! reflection, a call, or neither. For a call its table of the listener's routes names an upstream,
+//! of which [`upstream::Upstream::pick`] gives an endpoint that has room and registers the call in
+//! flight there; where none has room the call waits. One of the worker's connections to the endpoint
+//! takes a stream, and frames are relayed both ways: header fields by identity, payload by slices,
+//! window by window, into the buffers that are written once at the end of the turn. What was sent is
+//! kept until a response begins, so that a call that no backend has processed, or that its route
+//! lets be tried again, is placed anew. When the response has ended, the call stops being in flight.
+//! What takes too long is found by a coarse tick, not by a timer for each call.
 //!
 //! # Life of a health check
 //!
 //! [`probe`] asks each endpoint at each interval, and at once where a kept connection ends or a
-//! Watch speaks, and publishes what its thresholds make of the replies; [`health::Board`] folds that into a [`health::Snapshot`]; every dialect on every
-//! listener, and the admin server, answer from the last snapshot, so they always agree.
+//! Watch speaks, and publishes what its thresholds make of the replies; [`health::Board`] folds that
+//! into a [`health::Snapshot`]; every dialect on every listener, and the admin server, answer from the
+//! last snapshot, so they always agree.
 //!
 //! # Life of a reload
 //!
@@ -59,6 +64,12 @@
 //! a listener's socket by its address, an endpoint with its state by its upstream and address. A
 //! worker puts the new [`relay::Listener`] under its open connections, and calls in flight end by
 //! the one that they began with.
+//!
+//! # From one process to the next
+//!
+//! A process offers its listening sockets to others of its user ([`net::handover`]). The next one
+//! takes them, probes, serves on them, and says so; only then the first one drains, without saying
+//! NOT_SERVING, since what it answers for goes on.
 
 pub mod admin;
 pub mod answer;
