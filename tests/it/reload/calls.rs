@@ -1,0 +1,81 @@
+//! Calls that are under way while another configuration is taken over.
+
+use std::{sync::atomic::Ordering::SeqCst, time::Duration};
+
+use bytes::Bytes;
+
+use super::{ANY, Live, MESSAGE, UNARY, config};
+use crate::fixture::{
+    caller::{Caller, read},
+    echo::Echo,
+    eventually,
+    proxy::CHECK,
+};
+
+#[tokio::test]
+async fn a_call_that_waits_for_room_goes_by_the_new_configuration() {
+    for name in ["otlp", "renamed"] {
+        waits(name).await;
+    }
+}
+
+/// The same upstream with another endpoint, or another upstream.
+async fn waits(name: &str) {
+    let (full, free) = (Echo::start().await, Echo::start().await);
+    let text = |name: &str, endpoint: &Echo| {
+        let admission = "admission: { max_in_flight_per_endpoint: 1, queue_timeout: 20s }, probe:";
+        config(&[("otlp", ANY, name)], &[(name, &[endpoint.address()])], "")
+            .replace("probe:", admission)
+    };
+    let live = Live::start(&format!("waits-{name}"), &text("otlp", &full)).await;
+    let mut caller = live.caller().await;
+    let held = caller.open("/test.Echo/Hang").await.unwrap();
+    eventually("it is there", async || full.seen().open.load(SeqCst) == 1).await;
+    let mut call = caller.open(UNARY).await.unwrap();
+    call.request.send_data(Bytes::from_static(MESSAGE), true).unwrap();
+    live.reload(&text(name, &free), "applied").await;
+    let reply = read(call.response.await.unwrap()).await.unwrap();
+    assert_eq!((reply.code(), free.seen().streams.load(SeqCst)), (0, 1));
+    assert_eq!(full.seen().open.load(SeqCst), 1, "what was begun goes on");
+    drop((held, caller));
+    live.stop().await;
+}
+
+#[tokio::test]
+async fn a_route_and_a_policy_are_those_of_now_for_the_next_call_of_an_open_connection() {
+    let (a, b) = (Echo::start().await, Echo::start().await);
+    let upstreams = [("a", &[a.address()][..]), ("b", &[b.address()])];
+    let plain = config(&[("otlp", ANY, "a")], &upstreams, "");
+    let live = Live::start("routes", &plain).await;
+    let mut caller = live.caller().await;
+    assert_eq!(caller.unary(UNARY, MESSAGE).await.unwrap().code(), 0);
+    let routes = "upstream: a, timeouts: { response: 200ms }, \
+                  routes: [{ match: { service: test.Echo }, upstream: b }] }";
+    live.reload(&plain.replace("upstream: a }", routes), "applied").await;
+    assert_eq!(caller.unary(UNARY, MESSAGE).await.unwrap().code(), 0);
+    assert_eq!((a.seen().streams.load(SeqCst), b.seen().streams.load(SeqCst)), (1, 1));
+    let mut late = caller.open("/test.Echo/Hang").await.unwrap();
+    late.request.send_data(Bytes::from_static(MESSAGE), true).unwrap();
+    let status = read(late.response.await.unwrap()).await.unwrap().status().unwrap();
+    assert_eq!(&*status.message, "no response within 200ms");
+    drop(caller);
+    live.stop().await;
+}
+
+#[tokio::test]
+async fn a_watch_on_a_listener_that_is_removed_ends() {
+    let echo = Echo::start().await;
+    let upstreams = [("otlp", &[echo.address()][..])];
+    let both = config(&[("otlp", ANY, "otlp"), ("other", ANY, "otlp")], &upstreams, "");
+    let live = Live::start("watch", &both).await;
+    let mut caller = Caller::connect(live.proxy.address("other")).await;
+    let mut watch = caller.open(&CHECK.replace("Check", "Watch")).await.unwrap();
+    watch.request.send_data(Bytes::from_static(&[0; 5]), true).unwrap();
+    let response = watch.response.await.unwrap();
+    live.reload(&config(&[("otlp", ANY, "otlp")], &upstreams, ""), "applied").await;
+    let reply = tokio::time::timeout(Duration::from_secs(5), read(response)).await;
+    let reply = reply.expect("it ends").unwrap();
+    assert_eq!(reply.code(), 14, "so that its client asks again, elsewhere");
+    drop(caller);
+    live.stop().await;
+}
