@@ -70,7 +70,9 @@ pub enum LoadBalancing {
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(in crate::config) struct Probe {
-    /// From one probe's start to the next, with up to 10 % of jitter. Default: 5s.
+    /// From one probe's start to the next, with up to 10 % of jitter. An endpoint that has become
+    /// unhealthy is probed sooner, since mostly it is back soon: after 250 ms, and twice as long with
+    /// each failure up to this; once it passes, again after 250 ms. Default: 5s.
     #[serde(with = "humantime_serde")]
     #[schemars(with = "Option<String>")]
     pub(in crate::config) interval: Option<Duration>,
