@@ -63,6 +63,8 @@ pub struct Metrics {
     pub ejections: Family<EjectionLabels, Counter>,
     /// Calls that were turned away since their upstream had enough.
     pub shed: Family<ShedLabels, Counter>,
+    /// Calls that wait until an endpoint has room.
+    pub queued: Family<UpstreamLabels, Gauge>,
     /// 1 where the endpoint is healthy, else 0.
     pub endpoint_healthy: Family<EndpointLabels, Gauge>,
     /// 1 where the service is SERVING, else 0.
@@ -120,6 +122,7 @@ impl Metrics {
             connections_refused: Family::default(),
             upstream_connections: Family::default(),
             upstream_connect_failures: Family::default(),
+            queued: Family::default(),
             endpoint_healthy: Family::default(),
             endpoint_ejected: Family::default(),
             endpoint_in_flight: Family::default(),
@@ -183,6 +186,7 @@ impl Metrics {
         add!(metrics.endpoint_limit, "endpoint_limit", "How many calls may be in flight on it");
         add!(metrics.ejections, "ejections", "Ejections of an endpoint, by the last fault");
         add!(metrics.shed, "shed", "Calls turned away since their upstream had enough");
+        add!(metrics.queued, "queued", "Calls that wait until an endpoint has room");
         add!(metrics.endpoint_healthy, "endpoint_healthy", "1 where the endpoint is healthy");
         add!(metrics.service_serving, "service_serving", "1 where the service is SERVING");
         add!(metrics.probes, "probes", "Probes, by their result");
@@ -247,6 +251,7 @@ impl Metrics {
         self.connections_refused.retain(port);
         self.timeouts.retain(|it| listener(&it.listener) && upstream(&it.upstream));
         self.shed.retain(|it| upstream(&it.upstream));
+        self.queued.retain(|it| upstream(&it.upstream));
         self.discovery_endpoints.retain(|it| upstream(&it.upstream));
         self.discovery_failures.retain(|it| upstream(&it.upstream));
         self.discovery_last_success.retain(|it| upstream(&it.upstream));

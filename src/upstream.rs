@@ -29,7 +29,7 @@ use self::{
 };
 use crate::{
     config::{self, Quorum, Share},
-    metrics::Metrics,
+    metrics::{Metrics, UpstreamLabels},
 };
 
 /// A named set of endpoints that serve the same thing.
@@ -290,6 +290,9 @@ impl Upstream {
     /// Brings to the metrics what is known here anyway, for them to be shown.
     pub fn measure(&self) {
         let metrics = &self.pool.metrics;
+        let labels = UpstreamLabels { upstream: (&**self.name()).into() };
+        let queued = i64::try_from(self.queue.taken()).unwrap_or(i64::MAX);
+        metrics.queued.get_or_create(&labels).set(queued);
         for endpoint in self.endpoints.borrow().iter() {
             let labels = endpoint.labels();
             let whole = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);

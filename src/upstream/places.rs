@@ -18,6 +18,11 @@ impl Places {
         self.0.fetch_update(Relaxed, Relaxed, free).ok()?;
         Some(Place(Arc::clone(&self.0)))
     }
+
+    /// How many are taken now.
+    pub(super) fn taken(&self) -> usize {
+        self.0.load(Relaxed)
+    }
 }
 
 /// One of them, until it is dropped.

@@ -57,6 +57,7 @@ async fn a_call_waits_for_room_and_takes_it_when_another_ends() {
     let second = begin(&mut caller, UNARY).await;
     tokio::time::sleep(Duration::from_millis(200)).await;
     assert_eq!(echo.seen().streams.load(SeqCst), 1, "it waits");
+    assert_eq!(proxy.metric(r#"upbeat_queued{upstream="otlp"}"#).await, 1.0);
     drop(first);
     assert_eq!(read(second.response.await.unwrap()).await.unwrap().code(), 0);
     drop(caller);
