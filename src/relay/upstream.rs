@@ -158,6 +158,12 @@ pub(super) fn code(block: &Block) -> Option<Code> {
     code
 }
 
-/// Resets that say nothing of the endpoint's transport.
-const POLITE: [Reason; 4] =
-    [Reason::NO_ERROR, Reason::CANCEL, Reason::REFUSED_STREAM, Reason::ENHANCE_YOUR_CALM];
+/// Resets that say nothing of the endpoint's transport. By PROTOCOL_ERROR it says that the request
+/// is at fault: one client must not have it ejected for all.
+const POLITE: [Reason; 5] = [
+    Reason::NO_ERROR,
+    Reason::PROTOCOL_ERROR,
+    Reason::CANCEL,
+    Reason::REFUSED_STREAM,
+    Reason::ENHANCE_YOUR_CALM,
+];

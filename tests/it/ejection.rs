@@ -25,7 +25,6 @@ use crate::fixture::{
 
 const UNARY: &str = "/test.Echo/Unary";
 const HANG: &str = "/test.Echo/Hang";
-const INTERNAL_ERROR: u32 = 2;
 
 /// An endpoint that ends every call in the way that it is told.
 struct Moody {
@@ -35,10 +34,12 @@ struct Moody {
     _tasks: JoinSet<()>,
 }
 
-/// A mood that is no grpc-status: every stream is reset.
-const RESETS: u32 = 100;
+/// A mood that is no grpc-status: every stream is reset by INTERNAL_ERROR.
+const RESETS: u32 = 102;
+/// The same by PROTOCOL_ERROR, which is the request's fault.
+const BLAMES: u32 = 101;
 /// Every connection is closed at its first call.
-const CLOSES: u32 = 101;
+const CLOSES: u32 = 200;
 
 impl Moody {
     async fn start(mood: u32) -> Self {
@@ -60,7 +61,7 @@ impl Moody {
                         }
                         seen.fetch_add(1, SeqCst);
                         match told.load(SeqCst) {
-                            RESETS => wire.reset(frame.stream, INTERNAL_ERROR).await,
+                            mood @ (RESETS | BLAMES) => wire.reset(frame.stream, mood - 100).await,
                             CLOSES => return,
                             status => wire.play(frame.stream, &trailers_only(status), 16_384).await,
                         }
@@ -166,6 +167,17 @@ async fn a_complete_response_never_ejects_whatever_its_status() {
         }
         assert_eq!(ejected(&proxy).await, 0, "{status}");
     }
+    proxy.stop().await;
+}
+
+#[tokio::test]
+async fn a_client_whose_requests_are_at_fault_has_nothing_ejected() {
+    let (moody, other) = (Moody::start(BLAMES).await, Moody::start(0).await);
+    let proxy = proxy(&[moody.address, other.address], "load_balancing: round_robin").await;
+    while moody.calls() < 30 {
+        call(&proxy).await;
+    }
+    assert_eq!(ejected(&proxy).await, 0);
     proxy.stop().await;
 }
 
