@@ -9,7 +9,10 @@ use std::{fmt::Write, net::SocketAddr, time::Duration};
 
 use anyhow::{Context, bail, ensure};
 use http::HeaderMap;
-use tokio::{task::JoinSet, time::interval};
+use tokio::{
+    task::JoinSet,
+    time::{Instant, interval_at},
+};
 use tracing::warn;
 
 use self::{control::Control, distributor::Distributor};
@@ -155,7 +158,9 @@ Ctrl-C ends it.
 /// Sends one span a second through the proxy.
 async fn trickle(proxy: SocketAddr) {
     let mut channel = Channel::new(proxy, None, Duration::from_secs(1));
-    let mut ticks = interval(Duration::from_secs(1));
+    // Not before the first probes.
+    let second = Duration::from_secs(1);
+    let mut ticks = interval_at(Instant::now() + second, second);
     let mut failing = false;
     loop {
         ticks.tick().await;
