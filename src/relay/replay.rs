@@ -275,7 +275,8 @@ fn pause(retries: usize) -> u64 {
 const DETAILS: &[u8] = b"grpc-status-details-bin";
 /// In milliseconds.
 const FIRST_PAUSE: u64 = 25;
-/// How often a call that was not processed is placed at most: what several endpoints refuse, the next one will as well.
+/// How often a call that was not processed is placed at most: what several endpoints refuse, the
+/// next one will as well.
 const PLACEMENTS: usize = 3;
 /// What a worker keeps of all its calls, in bytes.
 const MOST: usize = 16 << 20;
