@@ -1,6 +1,7 @@
 //! The only wiring: sockets are bound, workers and tasks started, a changed configuration is taken
 //! over, and in the end all is drained.
 
+mod certificates;
 mod handover;
 mod listening;
 mod probed;
@@ -24,6 +25,7 @@ use tokio::{
 };
 use tracing::{info, warn};
 
+pub use self::certificates::Certificates;
 pub use self::handover::Inherited;
 use self::{
     reload::Reloader,
@@ -42,6 +44,7 @@ use crate::{
 #[derive(Debug)]
 pub struct App {
     config: Config,
+    certificates: Certificates,
     listeners: Vec<StdListener>,
     admin: StdListener,
     taken: Option<Taken>,
@@ -62,7 +65,7 @@ impl App {
     /// Binds every listener and the admin server.
     ///
     /// # Errors
-    /// Every address that could not be bound, and the key that names it.
+    /// What is wrong with the files of certificates and keys. Every address that could not be bound, and the key that names it.
     pub fn bind(config: Config) -> anyhow::Result<Self> {
         Self::bind_beside(config, Inherited::default())
     }
@@ -70,8 +73,9 @@ impl App {
     /// The same, but for the addresses whose sockets are there already.
     ///
     /// # Errors
-    /// Every address that could not be bound, and the key that names it.
+    /// What is wrong with the files of certificates and keys. Every address that could not be bound, and the key that names it.
     pub fn bind_beside(config: Config, mut inherited: Inherited) -> anyhow::Result<Self> {
+        let certificates = Certificates::read(&config)?;
         let mut problems = Vec::new();
         let mut bind = |key: &str, address| {
             let bound = inherited.take(address).map_or_else(|| listening::bind(key, address), Ok);
@@ -85,7 +89,7 @@ impl App {
         match bind("admin.address", config.admin.address) {
             Some(admin) if problems.is_empty() => {
                 let taken = inherited.into_taken();
-                Ok(Self { config, listeners, admin, taken, file: None })
+                Ok(Self { config, certificates, listeners, admin, taken, file: None })
             }
             _ => bail!("{}", problems.join("\n")),
         }
@@ -120,7 +124,7 @@ impl App {
     /// # Errors
     /// Something that must run ended, or could not be started.
     pub async fn run(self, shutdown: Shutdown) -> anyhow::Result<Ending> {
-        let Self { config, listeners, admin, taken, file } = self;
+        let Self { config, certificates, listeners, admin, taken, file } = self;
         let metrics = Metrics::new();
         let reloader = file.map(|file| Reloader::new(file, &config)).transpose();
         let reloader = reloader.context("cannot follow SIGHUP")?;
@@ -128,7 +132,8 @@ impl App {
         let sockets: Vec<_> =
             sockets.collect::<io::Result<_>>().context("cannot use a listening socket")?;
         let mut running =
-            Running::start(config, sockets, &metrics, &shutdown, taken.is_some()).await?;
+            Running::start((config, certificates), sockets, &metrics, &shutdown, taken.is_some())
+                .await?;
         let mut offering = JoinSet::new();
         let admin_too = admin.try_clone().context("cannot use a listening socket")?;
         offering.spawn(handover::offer(admin_too, taken, running.sockets()));

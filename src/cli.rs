@@ -18,7 +18,7 @@ use tracing::{Level, error};
 use tracing_subscriber::filter::LevelFilter;
 
 use crate::{
-    app::{App, Ending, Inherited},
+    app::{App, Certificates, Ending, Inherited},
     config::{self, Config, LogFormat},
     demo,
     shutdown::Shutdown,
@@ -111,7 +111,7 @@ fn usage(error: &clap::Error) -> ExitCode {
 
 fn run(options: &Run) -> ExitCode {
     let path = options.file.config.as_path();
-    let config = match Config::load(path) {
+    let config = match load(path) {
         Ok(config) => config,
         Err(problems) => return bad_configuration(path, &problems),
     };
@@ -129,6 +129,13 @@ fn run(options: &Run) -> ExitCode {
             Err(error) = shutdown.follow_signals() => Err(error.into()),
         }
     }))
+}
+
+/// A configuration whose files of certificates and keys are of use too.
+fn load(path: &Path) -> Result<Config, config::Problems> {
+    let config = Config::load(path)?;
+    Certificates::read(&config)?;
+    Ok(config)
 }
 
 fn bad_configuration(path: &Path, problems: &config::Problems) -> ExitCode {

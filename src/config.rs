@@ -17,11 +17,14 @@ mod value;
 mod view;
 mod written;
 
-use std::{fmt, path::Path};
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+};
 
 pub use self::checked::{
-    Check, Config, Discovery, Dns, Endpoint, Family, File, GrpcCheck, Health, HttpCheck, Listener,
-    Lookup, Match, Policy, Probe, Retry, Route, Service, Upstream,
+    Check, Clients, Config, Discovery, Dns, Endpoint, Family, File, GrpcCheck, Health, HttpCheck,
+    KeyPair, Listener, ListenerTls, Lookup, Match, Policy, Probe, Retry, Route, Service, Upstream,
 };
 pub use self::document::{
     Admin, Admission, AllDown, AllDownPolicy, Drain, Ejection, Level, LoadBalancing, Log,
@@ -69,6 +72,7 @@ impl Config {
                 let mut config = rules::check(document, &lines, &mut problems);
                 if problems.is_empty() && unset.is_empty() {
                     config.written = Written::of(&text, &config);
+                    config.lines = lines;
                     return Ok(config);
                 }
                 problems
@@ -81,6 +85,17 @@ impl Config {
         problems.extend(unset);
         problems.sort_by_key(|problem| problem.line);
         Err(Problems(problems))
+    }
+
+    /// The files of certificates and keys that it names.
+    pub fn files(&self) -> Vec<PathBuf> {
+        let listeners = self.listeners.iter().filter_map(|it| it.tls.as_ref());
+        listeners.flat_map(ListenerTls::files).cloned().collect()
+    }
+
+    /// The problem with the line of its key, for what is found wrong after the text was checked.
+    pub fn locate(&self, problem: Problem) -> Problem {
+        self.lines.problem(&problem.path, problem.message)
     }
 }
 

@@ -14,7 +14,7 @@
 //! 4  route  answer  |  probe  discovery    request plane | control plane: neither imports the other
 //! 3  health                        Board: endpoint states folded into one published answer
 //! 2  upstream                      Upstream, Endpoint, Balancer
-//! 1  http2  grpc  net  metrics  shutdown
+//! 1  http2  grpc  net  tls  metrics  shutdown
 //! 0  config                        plain data
 //! ```
 //!
@@ -87,5 +87,6 @@ pub mod probe;
 pub mod relay;
 pub mod route;
 pub mod shutdown;
+pub mod tls;
 pub mod upstream;
 pub mod worker;

@@ -1,10 +1,12 @@
 //! A worker: one thread that owns the connections handed to it, with all their streams.
 
 mod http1;
+mod opened;
 
 use std::{
     io,
     net::TcpStream as StdTcpStream,
+    rc::Rc,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering::Relaxed},
@@ -22,12 +24,14 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::debug;
 
+use self::opened::Opened;
 use crate::{
     config::Limits,
     metrics::Metrics,
-    net::{Place, Protocol, sniff},
+    net::Place,
     relay::{Listener, Relay, Settings},
     shutdown::Shutdown,
+    tls::Handshakes,
 };
 
 /// A running worker. It ends by itself after `shutdown.stop`, when its last connection has ended,
@@ -119,6 +123,7 @@ async fn run(
     abort: CancellationToken,
 ) -> usize {
     let connections = TaskTracker::new();
+    let handshakes = Rc::<Handshakes>::default();
     while let Some(order) = tokio::select! {
         // Orders first: what was accepted before the stop is served.
         biased;
@@ -132,10 +137,10 @@ async fn run(
                 continue;
             }
         };
-        let relay = relay.clone();
+        let (relay, handshakes) = (relay.clone(), Rc::clone(&handshakes));
         let load = Counted(Arc::clone(&load));
         connections.spawn_local(async move {
-            serve(socket, relay).await;
+            serve(socket, relay, &handshakes).await;
             drop(load);
         });
     }
@@ -150,7 +155,7 @@ async fn run(
 }
 
 /// Tells what a connection speaks, and serves it until its end.
-async fn serve(socket: Socket, relay: Relay) {
+async fn serve(socket: Socket, relay: Relay, handshakes: &Handshakes) {
     let Socket { stream, listener, permit, place } = socket;
     let labels = listener.labels();
     let metrics = listener.metrics();
@@ -159,12 +164,13 @@ async fn serve(socket: Socket, relay: Relay) {
     open.inc();
     // Fails only where the event queue takes no more descriptors; the socket is closed then.
     if let Ok(stream) = TcpStream::from_std(stream) {
-        match timeout(listener.limits().handshake_timeout, sniff(stream)).await {
-            Ok(Ok((Protocol::Http2, stream))) => {
-                let (stream, first) = stream.into_parts();
-                relay.serve(stream, &first, listener).await;
+        let patience = listener.limits().handshake_timeout;
+        match timeout(patience, Opened::of(stream, &listener, handshakes)).await {
+            Ok(Ok(Opened::Http2 { socket, session, first })) => {
+                relay.serve(socket, session, &first, listener).await;
             }
-            Ok(Ok((Protocol::Http1, stream))) => http1::serve(stream, listener, &relay).await,
+            Ok(Ok(Opened::Http1(stream))) => http1::serve(stream, listener, &relay).await,
+            Ok(Ok(Opened::Http1OverTls(stream))) => http1::serve(stream, listener, &relay).await,
             Ok(Err(error)) => debug!(%error, "closed before its first bytes"),
             Err(_) => debug!("no first bytes in time"),
         }

@@ -11,7 +11,7 @@ use std::{
 /// From the ground up; no module imports another of its own floor.
 const FLOORS: [&[&str]; 9] = [
     &["config"],
-    &["http2", "grpc", "net", "metrics", "shutdown"],
+    &["http2", "grpc", "net", "tls", "metrics", "shutdown"],
     &["upstream"],
     &["health"],
     &["route", "answer", "probe", "discovery"],

@@ -1,6 +1,11 @@
-//! When the configuration's file is read again: at SIGHUP, and when it says something else.
+//! When the configuration's file is read again: at SIGHUP, and when it, or a file of certificates
+//! or keys that it names, says something else.
 
-use std::{io, path::PathBuf};
+use std::{
+    hash::{DefaultHasher, Hash, Hasher},
+    io,
+    path::{Path, PathBuf},
+};
 
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
@@ -9,6 +14,7 @@ use tokio::{
 };
 use tracing::info;
 
+use super::Certificates;
 use crate::config::{Config, Problems, Reload};
 
 /// Looks at the file of a configuration.
@@ -18,6 +24,8 @@ use crate::config::{Config, Problems, Reload};
 #[derive(Debug)]
 pub(super) struct Reloader {
     path: PathBuf,
+    /// What the configuration that was read last names.
+    files: Vec<PathBuf>,
     hangup: Signal,
     /// SIGHUP came, and the file was not read since.
     asked: bool,
@@ -28,7 +36,18 @@ pub(super) struct Reloader {
     due: Instant,
 }
 
-type Content = Result<String, Problems>;
+/// What the configuration's file says, and what stands for what is in the files that it names.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Content {
+    text: Result<String, Problems>,
+    files: u64,
+}
+
+impl Content {
+    fn read(path: &Path, files: &[PathBuf]) -> Self {
+        Self { text: Config::read(path), files: hash(files) }
+    }
+}
 
 impl Reloader {
     /// Follows the file that `config` was loaded from.
@@ -37,15 +56,21 @@ impl Reloader {
     /// The process may not handle SIGHUP.
     pub(super) fn new(path: PathBuf, config: &Config) -> io::Result<Self> {
         let hangup = signal(SignalKind::hangup())?;
-        let now = Config::read(&path);
+        let files = config.files();
+        let mut told = Content::read(&path, &files);
         // It may have changed since it was loaded.
         let same = |text: &String| parse(text).is_ok_and(|now| now.written == config.written);
-        let told = if now.as_ref().is_ok_and(same) { now } else { Ok(String::new()) };
-        Ok(Self { path, hangup, asked: false, told, seen: None, due: Instant::now() })
+        if !told.text.as_ref().is_ok_and(same) {
+            told.text = Ok(String::new());
+        }
+        Ok(Self { path, files, hangup, asked: false, told, seen: None, due: Instant::now() })
     }
 
     /// What the file says, once that is to be known. Dropping the future loses nothing.
-    pub(super) async fn next(&mut self, config: &Reload) -> Result<Config, Problems> {
+    pub(super) async fn next(
+        &mut self,
+        config: &Reload,
+    ) -> Result<(Config, Certificates), Problems> {
         self.due = self.due.min(Instant::now() + config.interval);
         loop {
             if !self.asked {
@@ -57,16 +82,25 @@ impl Reloader {
                     () = sleep_until(self.due), if config.watch => {}
                 }
             }
-            let path = self.path.clone();
+            let (path, files) = (self.path.clone(), self.files.clone());
             // The file may be on a network that hangs.
-            let read = spawn_blocking(move || Config::read(&path)).await;
+            let read = spawn_blocking(move || Content::read(&path, &files)).await;
             let content = read.expect("reading a file does not panic");
             self.due = Instant::now() + config.interval;
             if self.is_news(&content) {
                 self.told.clone_from(&content);
                 self.seen = None;
                 self.asked = false;
-                return content.and_then(|text| parse(&text));
+                let config = content.text.and_then(|text| parse(&text))?;
+                self.files = config.files();
+                let files = self.files.clone();
+                let read = spawn_blocking(move || {
+                    let seen = hash(&files);
+                    (seen, Certificates::read(&config).map(|certificates| (config, certificates)))
+                });
+                let (seen, loaded) = read.await.expect("reading files does not panic");
+                self.told.files = seen;
+                return loaded;
             }
         }
     }
@@ -85,6 +119,14 @@ impl Reloader {
         self.seen = Some(content.clone());
         stays
     }
+}
+
+fn hash(files: &[PathBuf]) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    for file in files {
+        std::fs::read(file).ok().hash(&mut hasher);
+    }
+    hasher.finish()
 }
 
 fn parse(text: &str) -> Result<Config, Problems> {

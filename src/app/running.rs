@@ -13,6 +13,7 @@ use tokio::{
 use tracing::{error, info, warn};
 
 use super::{
+    certificates::Certificates,
     handover::Sockets,
     listening::{self, Listening},
     probed::Probed,
@@ -34,6 +35,7 @@ use crate::{
 #[derive(Debug)]
 pub(super) struct Running {
     config: Config,
+    certificates: Certificates,
     changes: Changes,
     upstreams: Vec<Probed>,
     board: JoinSet<()>,
@@ -58,7 +60,7 @@ impl Running {
     /// # Errors
     /// The system grants no thread, or no use of a socket.
     pub(super) async fn start(
-        config: Config,
+        (config, certificates): (Config, Certificates),
         sockets: Vec<Arc<TcpListener>>,
         metrics: &Metrics,
         shutdown: &Shutdown,
@@ -81,6 +83,7 @@ impl Running {
         tasks.spawn(board.run(changes.clone(), shutdown.drain.clone()));
         let mut running = Self {
             config: config.clone(),
+            certificates: certificates.clone(),
             changes,
             upstreams,
             board: tasks,
@@ -95,7 +98,7 @@ impl Running {
             shutdown: shutdown.clone(),
             sweep: (Instant::now() + SWEEP, SWEEP),
         };
-        running.apply(config, sockets)?;
+        running.apply(config, certificates, sockets)?;
         Ok(running)
     }
 
@@ -157,18 +160,22 @@ impl Running {
     }
 
     /// Makes what was read what runs, or says why not.
-    async fn take(&mut self, read: Result<Config, Problems>) {
+    async fn take(&mut self, read: Result<(Config, Certificates), Problems>) {
         let outcome = match read {
-            Ok(config) if config.written == self.config.written => Ok(Vec::new()),
-            Ok(config) => self.reload(config).await,
+            Ok((config, certificates))
+                if config.written == self.config.written && certificates == self.certificates =>
+            {
+                Ok(None)
+            }
+            Ok((config, certificates)) => self.reload(config, certificates).await.map(Some),
             Err(problems) => Err(problems.0.iter().map(ToString::to_string).collect()),
         };
         let result = match outcome {
-            Ok(differences) if differences.is_empty() => {
+            Ok(None) => {
                 info!("the configuration is the one that runs");
                 "unchanged"
             }
-            Ok(differences) => {
+            Ok(Some(differences)) => {
                 for it in &differences {
                     let (from, to) = (it.from.as_deref(), it.to.as_deref());
                     info!(key = it.path, from, to, "configuration changed");
@@ -193,7 +200,11 @@ impl Running {
     ///
     /// # Errors
     /// Why it cannot run; all is as before then.
-    async fn reload(&mut self, config: Config) -> Result<Vec<Difference>, Vec<String>> {
+    async fn reload(
+        &mut self,
+        config: Config,
+        certificates: Certificates,
+    ) -> Result<Vec<Difference>, Vec<String>> {
         let differences = self.config.written.differences(&config.written);
         let stays = differences.iter().filter(|it| it.needs_restart()).map(|it| {
             let said = |words: &Option<String>| words.as_deref().unwrap_or("nothing").to_owned();
@@ -206,8 +217,11 @@ impl Running {
         }
         let sockets = listening::sockets(&config.listeners, &self.listening)?;
         let successors = self.successors(&config).await;
+        if certificates != self.certificates {
+            info!("certificates changed");
+        }
         let gone = self.succeed(successors, &config).await;
-        self.apply(config, sockets).map_err(|error| vec![format!("{error:#}")])?;
+        self.apply(config, certificates, sockets).map_err(|error| vec![format!("{error:#}")])?;
         gone.iter().for_each(|upstream| upstream.retire());
         Ok(differences)
     }
@@ -253,13 +267,19 @@ impl Running {
 
     /// Makes the board, the listeners and the workers go by `config`, for which the upstreams
     /// stand already.
-    fn apply(&mut self, config: Config, sockets: Vec<Arc<TcpListener>>) -> anyhow::Result<()> {
+    fn apply(
+        &mut self,
+        config: Config,
+        certificates: Certificates,
+        sockets: Vec<Arc<TcpListener>>,
+    ) -> anyhow::Result<()> {
         let upstreams = all(&self.upstreams);
         let views = Views::new(&config.health, &upstreams);
         self.views.send_replace(views.clone());
         let mut before = take(&mut self.listening);
         let (mut listeners, mut answering) = (Vec::new(), Vec::new());
-        for (it, socket) in config.listeners.iter().zip(sockets) {
+        let all = config.listeners.iter().zip(&certificates.listeners);
+        for ((it, tls), socket) in all.zip(sockets) {
             let at = before.iter().position(|other| other.is(it, &socket));
             let old = at.map(|at| before.remove(at));
             let stop = old.as_ref().map(|old| old.stop().clone());
@@ -267,7 +287,7 @@ impl Running {
             let answers = answers(&self.reader, it, &config.health);
             answering.push((it.name.clone(), answers.clone()));
             let listener = Listener::new(it, &config.health, &upstreams, answers, &self.metrics);
-            let listener = Arc::new(listener.until(stop));
+            let listener = Arc::new(listener.with_tls(tls.clone()).until(stop));
             listeners.push(Arc::clone(&listener));
             self.listening.push(match old {
                 Some(old) => {
@@ -285,7 +305,7 @@ impl Running {
         self.sockets.send_replace(self.listening.iter().map(Listening::socket).collect());
         let (listeners, written) = (answering.into(), config.written.json().into());
         self.shown.send_replace(admin::Running { views, upstreams, listeners, config: written });
-        self.config = config;
+        (self.config, self.certificates) = (config, certificates);
         self.metrics.keep(&self.named());
         self.metrics.applied(&self.config.written.hash());
         self.sweep = (Instant::now() + SWEEP, SWEEP);

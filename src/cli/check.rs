@@ -4,8 +4,8 @@ use std::process::ExitCode;
 
 use serde_json::Value;
 
-use super::{File, bad_configuration, block_on, fail, say, status};
-use crate::config::{Config, Difference, Written};
+use super::{File, bad_configuration, block_on, fail, load, say, status};
+use crate::config::{Difference, Written};
 
 /// Arguments of `upbeat check`.
 #[derive(Debug, clap::Args)]
@@ -28,7 +28,7 @@ pub(super) struct Options {
 /// Exit codes: 0 no problems, whatever would change; 78 problems; 1 the proxy cannot be asked.
 pub(super) fn run(options: &Options) -> ExitCode {
     let path = &options.file.config;
-    let config = match Config::load(path) {
+    let config = match load(path) {
         Ok(config) => config,
         Err(problems) => return bad_configuration(path, &problems),
     };

@@ -2,16 +2,19 @@
 //! filled in, every rule between keys held.
 
 mod discovery;
+mod tls;
 
 use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
 
 pub use self::discovery::{Discovery, Dns, Family, File, Lookup};
+pub use self::tls::{Clients, KeyPair, ListenerTls};
 use super::{
     document::{
         Admin, Admission, AllDown, Drain, Ejection, LoadBalancing, Log, NotServingAs, Reload,
         RetryStatus,
     },
     limits::Limits,
+    lines::Lines,
     value::{Quorum, Share, Workers},
     view::View,
     written::Written,
@@ -40,6 +43,8 @@ pub struct Config {
     pub log: Log,
     /// What the file says, as it says it.
     pub written: Written,
+    /// Where it says so.
+    pub(super) lines: Lines,
 }
 
 /// One address where clients connect, its limits resolved.
@@ -49,6 +54,8 @@ pub struct Listener {
     pub name: String,
     /// Where to bind.
     pub address: SocketAddr,
+    /// How it speaks TLS, where it does.
+    pub tls: Option<ListenerTls>,
     /// The upstream that calls go to that no route fits.
     pub upstream: Option<String>,
     /// Where other calls go. Without these and an upstream it answers health only.

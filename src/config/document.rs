@@ -7,6 +7,7 @@ mod health;
 mod listener;
 mod overload;
 mod route;
+mod tls;
 mod upstream;
 
 use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
@@ -27,6 +28,7 @@ pub(super) use self::{
     health::Health,
     listener::Listener,
     route::{Match, Retry, Route, Timeouts},
+    tls::{ClientAuth, ListenerTls},
     upstream::{Check, Grpc, Http, Probe, Upstream},
 };
 use super::{limits::Limits, value::Workers};

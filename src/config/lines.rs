@@ -7,7 +7,7 @@ use saphyr_parser::{Event, Parser};
 use super::Problem;
 
 /// On which line each key of a text stands.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(super) struct Lines {
     at: HashMap<String, usize>,
     twice: Vec<Problem>,

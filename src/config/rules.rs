@@ -6,6 +6,7 @@ mod limits;
 mod listener;
 mod overload;
 mod route;
+mod tls;
 mod upstream;
 
 use std::time::Duration;
@@ -54,6 +55,7 @@ pub(super) fn check(document: Document, lines: &Lines, problems: &mut Vec<Proble
         reload: document.reload,
         log: document.log,
         written: Written::default(),
+        lines: Lines::default(),
     }
 }
 

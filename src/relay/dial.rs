@@ -84,7 +84,7 @@ impl Relay {
         let connection = Connection::new(Role::Client, endpoint_limits(&limits), &mut out);
         let age = limits.max_upstream_connection_age.mul_f64(0.9 + 0.2 * fastrand::f64());
         let kind = Kind::Endpoint(at);
-        let (id, socket) = self.add_link(connection, kind, socket, out, age);
+        let (id, socket) = self.add_link(connection, kind, (socket, None), out, age);
         let settled = Rc::clone(&self.0.engine.borrow().links[id].settled);
         let unsettled = Unsettled { relay: self.clone(), id, done: false };
         let open = self.0.metrics.upstream_connections.get_or_create(labels);

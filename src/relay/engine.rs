@@ -5,6 +5,7 @@ use std::{collections::HashMap, sync::Arc};
 
 use slab::Slab;
 use tokio::time::Instant;
+use tracing::debug;
 
 use super::{
     Listener,
@@ -52,6 +53,8 @@ pub(super) struct Engine {
     /// Of `methods`, which each configuration has anew.
     pub(super) epoch: u32,
     pub(super) buffers: Buffers,
+    /// Room for what came under TLS.
+    opened: Vec<u8>,
     pub(super) replays: Replays,
     /// Answers that may be those of a server that stops.
     pub(super) doubts: Vec<Doubt>,
@@ -103,6 +106,7 @@ impl Engine {
             plain: Vec::new(),
             epoch: 0,
             buffers: Buffers::default(),
+            opened: Vec::new(),
             replays: Replays::new(
                 usize::try_from(limits.max_replay_size.as_u64()).unwrap_or(usize::MAX),
             ),
@@ -144,6 +148,32 @@ impl Engine {
     }
 
     /// Takes what a link's socket read. False when the link is over.
+    pub(super) fn take(&mut self, id: usize, input: &[u8]) -> bool {
+        let link = &mut self.links[id];
+        let Some(session) = &mut link.session else { return self.feed(id, input) };
+        let mut plain = std::mem::take(&mut self.opened);
+        let outcome = session.open(input, &mut plain, &link.socket);
+        // A record that is not whole is a sign of life too.
+        link.heard_at = self.context.now;
+        let going_on = plain.is_empty() || self.feed(id, &plain);
+        plain.clear();
+        self.opened = plain;
+        let cause = match outcome {
+            Ok(true) => return going_on,
+            Ok(false) => Cause::Closed,
+            Err(error) => {
+                debug!(%error, "a peer broke TLS");
+                Cause::Failed(error.kind())
+            }
+        };
+        let link = &mut self.links[id];
+        link.cause.get_or_insert(cause);
+        link.closing = true;
+        self.touch(id);
+        false
+    }
+
+    /// Takes what came on a link. False when the link is over.
     pub(super) fn feed(&mut self, id: usize, input: &[u8]) -> bool {
         let mut at = 0;
         self.links[id].heard_at = self.context.now;
@@ -157,7 +187,7 @@ impl Engine {
                 Ok(Some(event)) => self.event(id, event, input),
                 Ok(None) => break,
                 Err(Fatal(reason)) => {
-                    tracing::debug!(?reason, "a peer broke the protocol");
+                    debug!(?reason, "a peer broke the protocol");
                     let link = &mut self.links[id];
                     link.cause.get_or_insert(Cause::Broken(reason));
                     link.closing = true;
@@ -318,7 +348,10 @@ impl Engine {
     /// A link is gone. Its calls fail, each in its way. True where it was this end's choice, and
     /// the peer may still be reading.
     pub(super) fn remove_link(&mut self, id: usize) -> bool {
-        let Some(link) = self.links.try_remove(id) else { return false };
+        let Some(mut link) = self.links.try_remove(id) else { return false };
+        if let Some(session) = &mut link.session {
+            session.close(&link.socket);
+        }
         let mut why = link.cause.unwrap_or(Cause::Closed).to_string();
         if let Some(reason) = link.told {
             why += &format!(", after GOAWAY {reason}");

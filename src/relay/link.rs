@@ -1,11 +1,19 @@
 //! A connection as the relay holds it: the protocol's end, the socket, and what waits for it.
 
-use std::{collections::VecDeque, io, rc::Rc, sync::Arc};
+use std::{
+    collections::VecDeque,
+    io::{self, IoSlice},
+    rc::Rc,
+    sync::Arc,
+};
 
 use tokio::{net::TcpStream, sync::Notify};
 
 use super::{Listener, call::CallKey, cause::Cause, lane::LaneKey, parts::Parts, payload::Payload};
-use crate::http2::{connection::Connection, frame::Reason};
+use crate::{
+    http2::{connection::Connection, frame::Reason},
+    tls::Session,
+};
 
 /// One connection, to a client or to an endpoint.
 #[derive(Debug)]
@@ -13,6 +21,8 @@ pub(super) struct Link {
     pub(super) connection: Connection,
     pub(super) kind: Kind,
     pub(super) socket: Rc<TcpStream>,
+    /// Where what goes over the socket is under TLS.
+    pub(super) session: Option<Box<Session>>,
     /// What is to be written, from `written` on.
     pub(super) out: Vec<u8>,
     written: usize,
@@ -85,6 +95,7 @@ impl Link {
             connection,
             kind,
             socket,
+            session: None,
             out,
             written: 0,
             taken: 0,
@@ -117,9 +128,10 @@ impl Link {
         self.out.len() - self.written + self.parts.bytes()
     }
 
-    /// What the socket has taken since the beginning, in bytes.
+    /// What the socket may have taken since the beginning, in bytes.
     pub(super) fn taken(&self) -> u64 {
-        self.taken
+        let sealed = self.session.as_ref().map_or(0, |session| session.sealed());
+        self.taken + sealed as u64
     }
 
     /// What it will have taken when all that there is now is written.
@@ -151,9 +163,13 @@ impl Link {
     /// Writes the parts of `input` that are to be sent; what the socket does not take is copied.
     pub(super) fn send_parts(&mut self, input: &[u8], now: u64) {
         while !self.parts.is_empty() && !self.blocked {
-            let (socket, taken) = (&self.socket, &mut self.taken);
-            let write = |slices: &[io::IoSlice<'_>]| {
-                socket.try_write_vectored(slices).inspect(|bytes| *taken += *bytes as u64)
+            let (socket, session, taken) = (&self.socket, &mut self.session, &mut self.taken);
+            let write = |slices: &[IoSlice<'_>]| {
+                let written = match session {
+                    None => socket.try_write_vectored(slices),
+                    Some(session) => session.write(socket, slices),
+                };
+                written.inspect(|bytes| *taken += *bytes as u64)
             };
             let written = self.parts.write(&self.out, self.written, input, write);
             self.wrote(written, now);
@@ -179,7 +195,10 @@ impl Link {
         }
         while self.written < self.out.len() && !self.blocked {
             let rest = &self.out[self.written..];
-            let written = self.socket.try_write(rest);
+            let written = match &mut self.session {
+                None => self.socket.try_write(rest),
+                Some(session) => session.write(&self.socket, &[IoSlice::new(rest)]),
+            };
             self.taken += written.as_ref().map_or(0, |bytes| *bytes as u64);
             self.wrote(written.map(|bytes| self.written + bytes), now);
         }

@@ -17,6 +17,7 @@ use crate::{
         AnswerLabels, BytesLabels, ListenerLabels, Metrics, RequestLabels, RetryLabels, Text,
     },
     route::{self, Candidates, Dialect, Router, Table},
+    tls,
     upstream::Upstream,
 };
 
@@ -37,6 +38,8 @@ pub struct Listener {
     pub(super) metrics: Metrics,
     pub(super) requested: Counter,
     pub(super) responded: Counter,
+    /// How its clients speak TLS, where they do.
+    tls: Option<Arc<tls::Acceptor>>,
     /// Cancelled when its socket is given up, by a drain or since it is configured no more.
     stop: CancellationToken,
 }
@@ -92,6 +95,7 @@ impl Listener {
             limits: config.limits,
             max_message_size: config.max_message_size,
             metrics: metrics.clone(),
+            tls: None,
             stop: CancellationToken::new(),
         }
     }
@@ -99,6 +103,16 @@ impl Listener {
     /// Its connections are asked to end when `stop` is cancelled.
     pub fn until(self, stop: CancellationToken) -> Self {
         Self { stop, ..self }
+    }
+
+    /// Its clients speak TLS by `tls`.
+    pub fn with_tls(self, tls: Option<Arc<tls::Acceptor>>) -> Self {
+        Self { tls, ..self }
+    }
+
+    /// How its clients speak TLS, where they do.
+    pub fn tls(&self) -> Option<&tls::Acceptor> {
+        self.tls.as_deref()
     }
 
     /// When its connections are asked to end.

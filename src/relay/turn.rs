@@ -29,6 +29,7 @@ use crate::{
     },
     metrics::Metrics,
     net,
+    tls::Session,
 };
 
 /// A worker's relay; clones share it. Lives within a `LocalSet`.
@@ -79,7 +80,13 @@ impl Relay {
     /// Serves a client's HTTP/2 connection, of which the bytes in `first` were read already. Ends
     /// when the client does, or after GOAWAY: when the process stops, when it is idle, and when it
     /// is old.
-    pub async fn serve(&self, socket: TcpStream, first: &[u8], listener: Arc<Listener>) {
+    pub async fn serve(
+        &self,
+        socket: TcpStream,
+        session: Option<Box<Session>>,
+        first: &[u8],
+        listener: Arc<Listener>,
+    ) {
         // A reload may have come since the accept.
         let listener = self.current(&listener);
         let limits = listener.limits;
@@ -87,7 +94,7 @@ impl Relay {
         let connection = Connection::new(Role::Server, client_limits(&limits), &mut out);
         let age = limits.max_connection_age.mul_f64(0.9 + 0.2 * fastrand::f64());
         let kind = Kind::Client(listener);
-        let (id, socket) = self.add_link(connection, kind, socket, out, age);
+        let (id, socket) = self.add_link(connection, kind, (socket, session), out, age);
         if self.turn(|engine| engine.feed(id, first)) {
             self.drive(id, &socket).await;
         }
@@ -100,7 +107,7 @@ impl Relay {
         &self,
         connection: Connection,
         kind: Kind,
-        socket: TcpStream,
+        (socket, session): (TcpStream, Option<Box<Session>>),
         out: Vec<u8>,
         age: Duration,
     ) -> (usize, Rc<TcpStream>) {
@@ -108,7 +115,8 @@ impl Relay {
         let id = self.turn(|engine| {
             let now = engine.context.now;
             let old_at = now.saturating_add(millis(age));
-            let link = Link::new(connection, kind, Rc::clone(&socket), out, now, old_at);
+            let mut link = Link::new(connection, kind, Rc::clone(&socket), out, now, old_at);
+            link.session = session;
             let id = engine.links.insert(link);
             engine.touch(id);
             id
@@ -196,7 +204,7 @@ impl Relay {
                 match socket.try_read(&mut buffer) {
                     Ok(0) => return ended(Cause::Closed),
                     Ok(read) => self.turn(|engine| {
-                        engine.feed(id, &buffer[..read]) && !engine.links[id].is_full()
+                        engine.take(id, &buffer[..read]) && !engine.links[id].is_full()
                     }),
                     Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => return true,
                     Err(error) => return ended(Cause::Failed(error.kind())),

@@ -1,6 +1,7 @@
 //! What the tests stand on: the proxy, endpoints behind it, and callers in front of it.
 
 pub(crate) mod caller;
+pub(crate) mod certs;
 pub(crate) mod echo;
 pub(crate) mod endpoint;
 pub(crate) mod frames;

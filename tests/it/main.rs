@@ -36,6 +36,7 @@ mod routes;
 mod simulate;
 mod statuses;
 mod stories;
+mod tls;
 mod truth;
 mod unchanged;
 mod verdicts;

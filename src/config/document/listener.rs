@@ -10,6 +10,7 @@ use super::{
     super::value::Cap,
     NotServingAs,
     route::{Retry, Route, Timeouts},
+    tls::{ListenerTls, given},
 };
 
 /// One address where clients connect.
@@ -21,6 +22,10 @@ pub(in crate::config) struct Listener {
     /// IP address and port, such as `0.0.0.0:4317`. Required.
     #[schemars(with = "Option<String>")]
     pub(in crate::config) address: Option<SocketAddr>,
+    /// TLS on this port. Default: none.
+    #[serde(deserialize_with = "given")]
+    #[schemars(with = "Option<ListenerTls>")]
+    pub(in crate::config) tls: Option<ListenerTls>,
     /// The upstream that calls are forwarded to. Default: none, the listener answers health only.
     pub(in crate::config) upstream: Option<String>,
     /// Where calls go instead, by the first route that fits. Default: none.

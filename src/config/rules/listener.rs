@@ -35,6 +35,7 @@ impl Checker<'_> {
             if let Some(name) = &raw.upstream {
                 self.upstream_named(&format!("{path}.upstream"), name, upstreams);
             }
+            let tls = raw.tls.map(|raw| self.listener_tls(format!("{path}.tls"), raw));
             let policy = self.policy(&path, raw.timeouts, raw.retry, &Policy::default());
             let routes = self.routes(&path, raw.routes, &policy, upstreams);
             self.at_least_one(&format!("{path}.max_connections"), raw.max_connections);
@@ -64,6 +65,7 @@ impl Checker<'_> {
             let mut listener = Listener {
                 name,
                 address,
+                tls,
                 upstream: raw.upstream,
                 routes,
                 policy,

@@ -141,7 +141,7 @@ impl World {
         }
         let far = tokio::net::TcpStream::from_std(far).unwrap();
         let (relay, listener) = (self.relay.clone(), Arc::clone(&self.listener));
-        self.serving.push(spawn_local(async move { relay.serve(far, &[], listener).await }));
+        self.serving.push(spawn_local(async move { relay.serve(far, None, &[], listener).await }));
         self.clients.push(Peer::new(near, Role::Server, &[(4, 1 << 20)]));
     }
 

@@ -1,0 +1,47 @@
+//! Whose certificates are shown and trusted.
+
+use std::path::PathBuf;
+
+/// How a listener speaks TLS.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ListenerTls {
+    /// At least one. The first is for clients that ask for no name, or for one that none has.
+    pub certificates: Vec<KeyPair>,
+    /// Whose certificates are asked for; none where clients need no certificate.
+    pub clients: Option<Clients>,
+    /// Whether clients may also speak without TLS.
+    pub plain: bool,
+    /// Where this section stands, for reports that name the key to set.
+    pub path: String,
+}
+
+impl ListenerTls {
+    /// All files that are named.
+    pub(in crate::config) fn files(&self) -> impl Iterator<Item = &PathBuf> {
+        let pairs = self.certificates.iter().flat_map(|it| [&it.cert_file, &it.key_file]);
+        let clients = self.clients.iter();
+        pairs.chain(clients.flat_map(|it| [&it.ca_file].into_iter().chain(&it.crl_files)))
+    }
+}
+
+/// Files of a certificate and its key, in PEM.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeyPair {
+    /// The certificate, and those that it was issued by.
+    pub cert_file: PathBuf,
+    /// The private key.
+    pub key_file: PathBuf,
+    /// Where the two keys stand, for reports that name them.
+    pub path: String,
+}
+
+/// Which clients are taken.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Clients {
+    /// Whom their certificates must be from.
+    pub ca_file: PathBuf,
+    /// Whether one without a certificate is refused.
+    pub required: bool,
+    /// Lists of those that are not valid any more.
+    pub crl_files: Vec<PathBuf>,
+}

@@ -1,0 +1,60 @@
+//! TLS, as the YAML has it.
+
+use std::path::PathBuf;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Deserializer};
+
+/// How a listener speaks TLS: 1.2 and 1.3, with HTTP/2 and HTTP/1.1 by ALPN.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(in crate::config) struct ListenerTls {
+    /// The certificate and those that it was issued by, in PEM. Required, here or in
+    /// `certificates`.
+    pub(in crate::config) cert_file: Option<PathBuf>,
+    /// Its private key, in PEM.
+    pub(in crate::config) key_file: Option<PathBuf>,
+    /// More of them: the first one is shown that has the name which a client asks for (SNI), and
+    /// the first of all to others. Default: none.
+    pub(in crate::config) certificates: Vec<KeyPair>,
+    /// Whom clients must have their certificates from, in PEM. Default: none, they need none.
+    pub(in crate::config) client_ca_file: Option<PathBuf>,
+    /// Whether clients need a certificate. Default: `required` with a `client_ca_file`, else `none`.
+    pub(in crate::config) client_auth: Option<ClientAuth>,
+    /// Lists of clients' certificates that are not valid any more, in PEM: one of each issuer.
+    /// Default: none.
+    pub(in crate::config) crl_files: Vec<PathBuf>,
+    /// Whether clients may also speak without TLS on this port. Default: false.
+    pub(in crate::config) plain: bool,
+}
+
+/// A certificate and its private key.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(in crate::config) struct KeyPair {
+    /// The certificate and those that it was issued by, in PEM. Required.
+    pub(in crate::config) cert_file: Option<PathBuf>,
+    /// Its private key, in PEM. Required.
+    pub(in crate::config) key_file: Option<PathBuf>,
+}
+
+/// Whether clients need a certificate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub(in crate::config) enum ClientAuth {
+    /// None is asked for.
+    None,
+    /// One that a client has must be good.
+    Optional,
+    /// Without a good one there is no connection.
+    Required,
+}
+
+/// A section that is written without content is there all the same.
+pub(super) fn given<'de, D, T>(deserializer: D) -> Result<Option<T>, D::Error>
+where
+    D: Deserializer<'de>,
+    T: Deserialize<'de> + Default,
+{
+    Option::deserialize(deserializer).map(|it: Option<T>| Some(it.unwrap_or_default()))
+}

@@ -1,0 +1,54 @@
+//! The rules of TLS. What the files have in them is seen where they are used.
+
+use std::path::PathBuf;
+
+use super::{
+    super::{
+        checked::{Clients, KeyPair, ListenerTls},
+        document::{self, ClientAuth},
+    },
+    Checker,
+};
+
+impl Checker<'_> {
+    pub(super) fn listener_tls(&mut self, path: String, raw: document::ListenerTls) -> ListenerTls {
+        let document::ListenerTls { cert_file, key_file, certificates: more, plain, .. } = raw;
+        let mut certificates = Vec::new();
+        if more.is_empty() || cert_file.is_some() || key_file.is_some() {
+            certificates.extend(self.key_pair(path.clone(), cert_file, key_file));
+        }
+        for (index, pair) in more.into_iter().enumerate() {
+            let path = format!("{path}.certificates[{index}]");
+            certificates.extend(self.key_pair(path, pair.cert_file, pair.key_file));
+        }
+        let default = match raw.client_ca_file {
+            Some(_) => ClientAuth::Required,
+            None => ClientAuth::None,
+        };
+        let auth = raw.client_auth.unwrap_or(default);
+        if raw.client_ca_file.is_none() {
+            let words = "is required: whom clients must have their certificates from";
+            if auth != ClientAuth::None || !raw.crl_files.is_empty() {
+                self.problem(&format!("{path}.client_ca_file"), words);
+            }
+        }
+        let clients = raw.client_ca_file.filter(|_| auth != ClientAuth::None).map(|ca_file| {
+            let required = auth == ClientAuth::Required;
+            Clients { ca_file, required, crl_files: raw.crl_files }
+        });
+        ListenerTls { certificates, clients, plain, path }
+    }
+
+    /// A certificate and its key, of which neither is of use alone.
+    fn key_pair(
+        &mut self,
+        path: String,
+        cert_file: Option<PathBuf>,
+        key_file: Option<PathBuf>,
+    ) -> Option<KeyPair> {
+        let what = "a file in PEM";
+        let cert_file = self.required(&format!("{path}.cert_file"), cert_file, what);
+        let key_file = self.required(&format!("{path}.key_file"), key_file, what);
+        Some(KeyPair { cert_file: cert_file?, key_file: key_file?, path })
+    }
+}

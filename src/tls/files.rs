@@ -1,0 +1,134 @@
+//! Files of certificates and keys, in PEM.
+
+use std::{
+    fs,
+    hash::{DefaultHasher, Hash, Hasher},
+    path::Path,
+};
+
+use rustls::{
+    RootCertStore,
+    crypto::aws_lc_rs,
+    pki_types::{
+        CertificateDer, CertificateRevocationListDer, PrivateKeyDer,
+        pem::{Error, PemObject},
+    },
+    sign::CertifiedKey,
+};
+
+use super::provider;
+use crate::config::{KeyPair, Problem};
+
+/// Reads files, and keeps what is wrong with them.
+#[derive(Debug, Default)]
+pub(super) struct Files {
+    read: DefaultHasher,
+    problems: Vec<Problem>,
+}
+
+impl Files {
+    /// `made`, where nothing was wrong.
+    pub(super) fn end<T>(self, made: Option<T>) -> Result<T, Vec<Problem>> {
+        match made {
+            Some(made) if self.problems.is_empty() => Ok(made),
+            _ => Err(self.problems),
+        }
+    }
+
+    pub(super) fn problem(&mut self, path: String, message: String) {
+        self.problems.push(Problem { path, message, line: None });
+    }
+
+    /// The same for files that have the same in them.
+    pub(super) fn fingerprint(&self) -> u64 {
+        self.read.finish()
+    }
+
+    /// A chain and its key.
+    pub(super) fn pair(&mut self, pair: &KeyPair) -> Option<CertifiedKey> {
+        let at = |key| format!("{}.{key}", pair.path);
+        let chain = self.certificates(at("cert_file"), &pair.cert_file);
+        let key = self.key(at("key_file"), &pair.key_file);
+        let made = CertifiedKey::from_der(chain?, key?, &provider());
+        made.map_err(|error| {
+            let (cert, key) = (pair.cert_file.display(), pair.key_file.display());
+            let message = match error {
+                rustls::Error::InconsistentKeys(_) => {
+                    format!("{key} is not the key of the certificate in {cert}")
+                }
+                error => format!("{cert} and {key} cannot be used: {error}"),
+            };
+            self.problem(at("key_file"), message);
+        })
+        .ok()
+    }
+
+    /// At least one certificate.
+    pub(super) fn certificates(
+        &mut self,
+        path: String,
+        file: &Path,
+    ) -> Option<Vec<CertificateDer<'static>>> {
+        let pem = self.read(&path, file)?;
+        let read: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&pem).collect();
+        match read {
+            Ok(found) if !found.is_empty() => Some(found),
+            Ok(_) => self.fault(path, file, "has no certificate in PEM"),
+            Err(error) => self.fault(path, file, &format!("is no PEM: {error}")),
+        }
+    }
+
+    /// Certificates that are trusted.
+    pub(super) fn roots(&mut self, path: String, file: &Path) -> Option<RootCertStore> {
+        let certificates = self.certificates(path.clone(), file)?;
+        let mut roots = RootCertStore::empty();
+        for certificate in certificates {
+            if let Err(error) = roots.add(certificate) {
+                return self.fault(path, file, &format!("cannot be trusted: {error}"));
+            }
+        }
+        Some(roots)
+    }
+
+    /// At least one list of certificates that are not valid any more.
+    pub(super) fn revoked(
+        &mut self,
+        path: String,
+        file: &Path,
+    ) -> Option<Vec<CertificateRevocationListDer<'static>>> {
+        let pem = self.read(&path, file)?;
+        let read: Result<Vec<_>, _> = CertificateRevocationListDer::pem_slice_iter(&pem).collect();
+        match read {
+            Ok(found) if !found.is_empty() => Some(found),
+            Ok(_) => self.fault(path, file, "has no revocation list in PEM"),
+            Err(error) => self.fault(path, file, &format!("is no PEM: {error}")),
+        }
+    }
+
+    fn key(&mut self, path: String, file: &Path) -> Option<PrivateKeyDer<'static>> {
+        let pem = self.read(&path, file)?;
+        match PrivateKeyDer::from_pem_slice(&pem) {
+            Ok(key) => match aws_lc_rs::sign::any_supported_type(&key) {
+                Ok(_) => Some(key),
+                Err(error) => self.fault(path, file, &format!("cannot be used: {error}")),
+            },
+            Err(Error::NoItemsFound) => self.fault(path, file, "has no private key in PEM"),
+            Err(error) => self.fault(path, file, &format!("is no PEM: {error}")),
+        }
+    }
+
+    fn read(&mut self, path: &str, file: &Path) -> Option<Vec<u8>> {
+        let read = fs::read(file);
+        read.as_ref().ok().hash(&mut self.read);
+        read.map_err(|error| {
+            let message = format!("{} cannot be read: {error}", file.display());
+            self.problem(path.to_owned(), message);
+        })
+        .ok()
+    }
+
+    fn fault<T>(&mut self, path: String, file: &Path, what: &str) -> Option<T> {
+        self.problem(path, format!("{} {what}", file.display()));
+        None
+    }
+}

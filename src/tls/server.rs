@@ -1,0 +1,190 @@
+//! A listener's side: its certificates, which clients it takes, and their handshakes.
+
+use std::{io, sync::Arc, time::Duration};
+
+use rustls::{
+    RootCertStore, ServerConfig,
+    client::verify_server_name,
+    crypto::aws_lc_rs::Ticketer,
+    pki_types::{CertificateRevocationListDer, ServerName},
+    server::{
+        ClientHello, NoServerSessionStorage, ParsedCertificate, ResolvesServerCert,
+        WebPkiClientVerifier, danger::ClientCertVerifier,
+    },
+    sign::CertifiedKey,
+};
+use tokio::{
+    net::TcpStream,
+    sync::{Semaphore, SemaphorePermit},
+    time::timeout,
+};
+use tokio_rustls::{LazyConfigAcceptor, server::TlsStream};
+
+use super::{PROTOCOLS, files::Files, provider};
+use crate::config::{Clients, ListenerTls, Problem};
+
+/// What a listener needs for its clients' handshakes.
+#[derive(Debug)]
+pub struct Acceptor {
+    config: Arc<ServerConfig>,
+    plain: bool,
+    /// Of what it was made.
+    source: (ListenerTls, u64),
+}
+
+impl PartialEq for Acceptor {
+    fn eq(&self, other: &Self) -> bool {
+        self.source == other.source
+    }
+}
+
+impl Eq for Acceptor {}
+
+impl Acceptor {
+    /// Reads the files that `config` names.
+    ///
+    /// # Errors
+    /// Everything that is wrong with them, without lines.
+    pub fn new(config: &ListenerTls) -> Result<Self, Vec<Problem>> {
+        let mut files = Files::default();
+        let pairs = config.certificates.iter().map(|pair| files.pair(pair).map(Arc::new));
+        let certificates: Vec<_> = pairs.collect();
+        let clients = match &config.clients {
+            Some(clients) => verifier(&mut files, &config.path, clients),
+            None => Some(WebPkiClientVerifier::no_client_auth()),
+        };
+        let made = certificates.into_iter().collect::<Option<Vec<_>>>().zip(clients);
+        let source = (config.clone(), files.fingerprint());
+        let (certificates, clients) = files.end(made)?;
+        let plain = config.plain;
+        Ok(Self { config: Arc::new(server(certificates, clients)), plain, source })
+    }
+
+    /// Makes a client's connection one of TLS; none where it speaks without, and may.
+    ///
+    /// # Errors
+    /// The handshake failed, or what was said is no TLS.
+    pub async fn accept(&self, stream: TcpStream, handshakes: &Handshakes) -> io::Result<Accepted> {
+        let mut first = [0];
+        if stream.peek(&mut first).await? == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        if first[0] != HANDSHAKE {
+            return match self.plain {
+                true => Ok(Accepted::Plain(stream)),
+                false => Err(io::Error::new(io::ErrorKind::InvalidData, "no TLS")),
+            };
+        }
+        let hello = LazyConfigAcceptor::new(rustls::server::Acceptor::default(), stream).await?;
+        let mut accepting = std::pin::pin!(hello.into_stream(Arc::clone(&self.config)));
+        let place = handshakes.place().await;
+        // A client that takes its time, which may be on purpose, holds up no other.
+        let stream = match timeout(HELD, accepting.as_mut()).await {
+            Ok(done) => done?,
+            Err(_) => {
+                drop(place);
+                accepting.await?
+            }
+        };
+        Ok(Accepted::Tls(Box::new(stream)))
+    }
+}
+
+/// A client's connection.
+#[derive(Debug)]
+pub enum Accepted {
+    /// Its handshake is done.
+    Tls(Box<TlsStream<TcpStream>>),
+    /// It speaks without TLS.
+    Plain(TcpStream),
+}
+
+/// A worker's handshakes: so many at a time that the calls of others go on between them.
+#[derive(Debug)]
+pub struct Handshakes(Semaphore);
+
+impl Handshakes {
+    async fn place(&self) -> Option<SemaphorePermit<'_>> {
+        self.0.acquire().await.ok()
+    }
+}
+
+impl Default for Handshakes {
+    fn default() -> Self {
+        Self(Semaphore::new(IN_FLIGHT))
+    }
+}
+
+fn server(
+    certificates: Vec<Arc<CertifiedKey>>,
+    clients: Arc<dyn ClientCertVerifier>,
+) -> ServerConfig {
+    // What a ticket brings back was not checked again, so that a certificate which was revoked
+    // meanwhile would pass.
+    let resumes = !clients.offer_client_auth();
+    let mut config = ServerConfig::builder_with_provider(provider())
+        .with_protocol_versions(rustls::ALL_VERSIONS)
+        .expect("the provider has suites for both versions")
+        .with_client_cert_verifier(clients)
+        .with_cert_resolver(Arc::new(ByName(certificates)));
+    config.alpn_protocols = PROTOCOLS.map(<[u8]>::to_vec).to_vec();
+    // Sessions are the tickets' alone: a store would be one lock for all workers.
+    config.session_storage = Arc::new(NoServerSessionStorage {});
+    config.send_tls13_tickets = 0;
+    if resumes && let Ok(ticketer) = Ticketer::new() {
+        config.ticketer = ticketer;
+        config.send_tls13_tickets = 1;
+    }
+    config
+}
+
+/// Who may connect with which certificate.
+fn verifier(
+    files: &mut Files,
+    path: &str,
+    clients: &Clients,
+) -> Option<Arc<dyn ClientCertVerifier>> {
+    let at = format!("{path}.client_ca_file");
+    let roots = files.roots(at.clone(), &clients.ca_file);
+    let mut revoked = Some(Vec::new());
+    for (index, file) in clients.crl_files.iter().enumerate() {
+        let lists = files.revoked(format!("{path}.crl_files[{index}]"), file);
+        revoked = revoked.zip(lists).map(|(all, more)| [all, more].concat());
+    }
+    let (roots, revoked): (RootCertStore, Vec<CertificateRevocationListDer<'static>>) =
+        roots.zip(revoked)?;
+    let builder =
+        WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider()).with_crls(revoked);
+    let builder = if clients.required { builder } else { builder.allow_unauthenticated() };
+    builder.build().map_err(|error| files.problem(at, format!("cannot be used: {error}"))).ok()
+}
+
+/// Certificates of which the first one fits whatever name is asked for, or none.
+#[derive(Debug)]
+struct ByName(Vec<Arc<CertifiedKey>>);
+
+impl ResolvesServerCert for ByName {
+    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        let first = self.0.first()?;
+        let named = hello.server_name().and_then(|name| ServerName::try_from(name).ok());
+        let fits = |pair: &&Arc<CertifiedKey>| {
+            let certificate = pair.end_entity_cert().ok();
+            let parsed = certificate.and_then(|it| ParsedCertificate::try_from(it).ok());
+            parsed
+                .zip(named.as_ref())
+                .is_some_and(|(it, name)| verify_server_name(&it, name).is_ok())
+        };
+        let found = match self.0.len() {
+            1 => None,
+            _ => self.0.iter().find(fits),
+        };
+        Some(Arc::clone(found.unwrap_or(first)))
+    }
+}
+
+/// The first byte of a TLS connection: a record of the handshake (RFC 8446, 5.1).
+const HANDSHAKE: u8 = 0x16;
+/// Handshakes of one worker that are worked on at a time.
+const IN_FLIGHT: usize = 32;
+/// How long one is counted as such.
+const HELD: Duration = Duration::from_millis(100);
