@@ -23,15 +23,16 @@ use std::{
 };
 
 pub use self::checked::{
-    Check, Clients, Config, Discovery, Dns, Endpoint, Family, File, GrpcCheck, Health, HttpCheck,
-    KeyPair, Listener, ListenerTls, Lookup, Match, Policy, Probe, Retry, Route, Service, Upstream,
+    Access, Check, Clients, Config, Discovery, Dns, Endpoint, Family, File, GrpcCheck, Health,
+    HttpCheck, KeyPair, Listener, ListenerTls, Lookup, Match, Policy, Probe, Retry, Route, Service,
+    Upstream,
 };
 pub use self::document::{
     Admin, Admission, AllDown, AllDownPolicy, Drain, Ejection, Level, LoadBalancing, Log,
     LogFormat, NotServingAs, Records, Reload, RetryStatus,
 };
 pub use self::limits::{Frames, Limits, Priorities, Rate, WindowUpdates};
-pub use self::value::{Cap, Quorum, Share, Workers};
+pub use self::value::{Cap, Quorum, Range, Share, Workers};
 pub use self::view::View;
 pub use self::written::{Difference, Written};
 

@@ -19,8 +19,8 @@ pub use self::{
     family::Family,
     labels::{
         AnswerLabels, BytesLabels, EjectionLabels, EndpointLabels, HashLabels, ListenerLabels,
-        ProbeLabels, ReloadLabels, RequestLabels, RetryLabels, RouteLabels, ServiceLabels,
-        ShedLabels, Text, UpstreamLabels,
+        ProbeLabels, RefusedLabels, ReloadLabels, RequestLabels, RetryLabels, RouteLabels,
+        ServiceLabels, ShedLabels, Text, UpstreamLabels,
     },
 };
 
@@ -47,8 +47,8 @@ pub struct Metrics {
     pub connections: Family<ListenerLabels, Gauge>,
     /// Client connections accepted.
     pub connections_accepted: Family<ListenerLabels, Counter>,
-    /// Client connections closed at once, since their address had enough.
-    pub connections_refused: Family<ListenerLabels, Counter>,
+    /// Client connections closed at once, by the reason.
+    pub connections_refused: Family<RefusedLabels, Counter>,
     /// Open connections to an endpoint.
     pub upstream_connections: Family<EndpointLabels, Gauge>,
     /// Connections to an endpoint that could not be made.
@@ -169,7 +169,7 @@ impl Metrics {
         add!(
             metrics.connections_refused,
             "connections_refused",
-            "Client connections closed at once, since their address had enough"
+            "Client connections closed at once, by the reason"
         );
         add!(
             metrics.upstream_connections,
@@ -248,7 +248,7 @@ impl Metrics {
         let port = |it: &ListenerLabels| listener(&it.listener);
         self.connections.retain(port);
         self.connections_accepted.retain(port);
-        self.connections_refused.retain(port);
+        self.connections_refused.retain(|it| listener(&it.listener));
         self.timeouts.retain(|it| listener(&it.listener) && upstream(&it.upstream));
         self.shed.retain(|it| upstream(&it.upstream));
         self.queued.retain(|it| upstream(&it.upstream));

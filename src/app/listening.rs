@@ -145,6 +145,9 @@ async fn accept(
     loop {
         let accepting = net::accept(&socket, &permits, &stop, |stream, client, permit| {
             let listener = Arc::clone(&listener.borrow());
+            if !listener.access().allows(client) {
+                return listener.refused(client, "address");
+            }
             if let Some(place) = place(&mut places, &listener, client) {
                 hand(&workers, stream, listener, permit, place);
             }
@@ -194,7 +197,7 @@ fn place(
     };
     let place = places.insert(bounded).take(client);
     if place.is_none() {
-        listener.metrics().connections_refused.get_or_create(&listener.labels()).inc();
+        listener.refused(client, "per_address");
     }
     place.map(Some)
 }

@@ -1,13 +1,17 @@
 //! What the rest of the program takes its sections from: every reference resolved, every default
 //! filled in, every rule between keys held.
 
+mod access;
 mod discovery;
 mod tls;
 
 use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
 
-pub use self::discovery::{Discovery, Dns, Family, File, Lookup};
-pub use self::tls::{Clients, KeyPair, ListenerTls};
+pub use self::{
+    access::Access,
+    discovery::{Discovery, Dns, Family, File, Lookup},
+    tls::{Clients, KeyPair, ListenerTls},
+};
 use super::{
     document::{
         Admin, Admission, AllDown, Drain, Ejection, LoadBalancing, Log, NotServingAs, Reload,
@@ -68,6 +72,8 @@ pub struct Listener {
     pub not_serving_as_for: BTreeMap<String, NotServingAs>,
     /// The largest message in either direction, in bytes.
     pub max_message_size: u64,
+    /// Who may connect.
+    pub access: Access,
     /// `limits`, with this listener's overrides.
     pub limits: Limits,
 }

@@ -1,5 +1,6 @@
 //! The rules: from a document to a [`Config`], every problem on the way told.
 
+mod access;
 mod discovery;
 mod health;
 mod limits;

@@ -1,7 +1,9 @@
-//! Scalars with a meaning of their own: a quorum, a share, a number of workers.
+//! Scalars with a meaning of their own: a quorum, a share, a number of workers, a range of
+//! addresses.
 
-use std::{borrow::Cow, fmt, str::FromStr};
+use std::{borrow::Cow, fmt, net::IpAddr, str::FromStr};
 
+use ipnet::IpNet;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{
     Deserialize, Deserializer,
@@ -119,6 +121,47 @@ impl FromStr for Cap {
     }
 }
 
+/// Addresses: a network, one address, or a set that has a name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Range(Vec<IpNet>);
+
+impl Range {
+    /// Whether an address is in it; an IPv4 one that is written as IPv6 counts as what it is.
+    pub fn contains(&self, address: IpAddr) -> bool {
+        let address = address.to_canonical();
+        self.0.iter().any(|network| network.contains(&address))
+    }
+}
+
+impl FromStr for Range {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text == GCP_HEALTH_CHECKS.0 {
+            let networks = GCP_HEALTH_CHECKS.1.iter().map(|text| text.parse());
+            return Ok(Self(networks.collect::<Result<_, _>>().expect("written as networks are")));
+        }
+        if let Ok(address) = text.parse::<IpAddr>() {
+            return Ok(Self(vec![address.to_canonical().into()]));
+        }
+        let network = text.parse::<IpNet>().map_err(|_| {
+            format!(
+                "{text:?} is no range of addresses: expected one such as 10.0.0.0/8, 2001:db8::/32 or 192.0.2.7, or {}",
+                GCP_HEALTH_CHECKS.0
+            )
+        })?;
+        match network.trunc() {
+            whole if whole == network => Ok(Self(vec![network])),
+            whole => Err(format!("{text} has bits behind its prefix: expected {whole}")),
+        }
+    }
+}
+
+/// What Google Cloud's health checks and load balancers come from
+/// (<https://cloud.google.com/load-balancing/docs/firewall-rules>).
+const GCP_HEALTH_CHECKS: (&str, [&str; 2]) =
+    ("gcp-health-checks", ["35.191.0.0/16", "130.211.0.0/22"]);
+
 /// Reads a YAML number or string through the type's `FromStr`.
 macro_rules! scalar {
     ($type:ident, $schema:tt) => {
@@ -161,6 +204,8 @@ scalar!(Cap, {
     ]
 });
 
+scalar!(Range, { "type": "string" });
+
 struct Scalar;
 
 impl Visitor<'_> for Scalar {
@@ -202,6 +247,30 @@ mod tests {
     fn quorum_of_an_empty_upstream_is_never_met() {
         assert_eq!(Quorum::Count(1).needed(0), 1);
         assert_eq!(Quorum::Share(Share(50)).needed(0), 1);
+    }
+
+    #[test]
+    fn ranges_have_the_addresses_that_they_say() {
+        for (range, address, is_in) in [
+            ("10.0.0.0/8", "10.255.0.1", true),
+            ("10.0.0.0/8", "::ffff:10.1.2.3", true),
+            ("10.0.0.0/8", "11.0.0.0", false),
+            ("2001:db8::/32", "2001:db8:ffff::1", true),
+            ("2001:db8::/32", "10.0.0.1", false),
+            ("0.0.0.0/0", "2001:db8::1", false),
+            ("192.0.2.7", "192.0.2.7", true),
+            ("::ffff:192.0.2.7", "192.0.2.7", true),
+            ("192.0.2.7", "192.0.2.8", false),
+            ("gcp-health-checks", "35.191.255.1", true),
+            ("gcp-health-checks", "130.211.3.255", true),
+            ("gcp-health-checks", "130.211.4.0", false),
+        ] {
+            let range: Range = range.parse().unwrap();
+            assert_eq!(range.contains(address.parse().unwrap()), is_in, "{range:?} {address}");
+        }
+        for text in ["", "10.0.0.0/33", "10.0.0.1/8", "10.0.0/8", "localhost", "gcp"] {
+            assert!(text.parse::<Range>().is_err(), "{text:?}");
+        }
     }
 
     #[test]

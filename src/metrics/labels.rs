@@ -50,6 +50,15 @@ pub struct ListenerLabels {
     pub listener: Text,
 }
 
+/// Labels of a connection that was closed at once.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct RefusedLabels {
+    /// The listener's name.
+    pub listener: Text,
+    /// `address` where it is outside `allow`, `per_address` where its address has enough.
+    pub reason: &'static str,
+}
+
 /// Labels of a health check that was answered.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct AnswerLabels {

@@ -1,9 +1,10 @@
 //! A listener as the relay knows it: what it answers, and where its calls go.
 
-use std::sync::Arc;
+use std::{net::IpAddr, sync::Arc};
 
 use prometheus_client::metrics::counter::Counter;
 use tokio_util::sync::CancellationToken;
+use tracing::debug;
 
 use super::{
     End,
@@ -14,7 +15,8 @@ use crate::{
     config,
     grpc::Code,
     metrics::{
-        AnswerLabels, BytesLabels, ListenerLabels, Metrics, RequestLabels, RetryLabels, Text,
+        AnswerLabels, BytesLabels, ListenerLabels, Metrics, RefusedLabels, RequestLabels,
+        RetryLabels, Text,
     },
     route::{self, Candidates, Dialect, Router, Table},
     tls,
@@ -33,6 +35,7 @@ pub struct Listener {
     pub(super) targets: Vec<Target>,
     /// The way of calls that no route fits.
     default: Option<u16>,
+    access: config::Access,
     pub(super) limits: config::Limits,
     pub(super) max_message_size: u64,
     pub(super) metrics: Metrics,
@@ -92,6 +95,7 @@ impl Listener {
             default,
             name,
             answers,
+            access: config.access.clone(),
             limits: config.limits,
             max_message_size: config.max_message_size,
             metrics: metrics.clone(),
@@ -133,6 +137,18 @@ impl Listener {
     /// Its bounds.
     pub fn limits(&self) -> &config::Limits {
         &self.limits
+    }
+
+    /// Who may connect.
+    pub fn access(&self) -> &config::Access {
+        &self.access
+    }
+
+    /// Counts a connection that is closed at once.
+    pub fn refused(&self, client: IpAddr, reason: &'static str) {
+        debug!(listener = %self.name.0, %client, reason, "connection refused");
+        let labels = RefusedLabels { listener: self.name.clone(), reason };
+        self.metrics.connections_refused.get_or_create(&labels).inc();
     }
 
     /// Where it counts.

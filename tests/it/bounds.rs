@@ -227,7 +227,7 @@ async fn an_address_with_all_its_connections_is_refused_more_and_the_others_live
     for caller in [&mut first, &mut second] {
         assert_eq!(caller.unary("/test.Echo/Unary", &[0; 5]).await.unwrap().code(), 0);
     }
-    let refused = r#"upbeat_connections_refused_total{listener="otlp"}"#;
+    let refused = r#"upbeat_connections_refused_total{listener="otlp",reason="per_address"}"#;
     let before = proxy.metric(refused).await;
     let mut third = TcpStream::connect(address).await.unwrap();
     let closed = timeout(Duration::from_secs(5), third.read(&mut [0])).await;

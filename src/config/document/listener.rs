@@ -7,7 +7,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::{
-    super::value::Cap,
+    super::value::{Cap, Range},
     NotServingAs,
     route::{Retry, Route, Timeouts},
     tls::{ListenerTls, given},
@@ -48,6 +48,10 @@ pub(in crate::config) struct Listener {
     #[serde(with = "humantime_serde")]
     #[schemars(with = "Option<String>")]
     pub(in crate::config) max_connection_age: Option<Duration>,
+    /// Where connections may come from, such as `10.0.0.0/8`, `2001:db8::/32` or
+    /// `gcp-health-checks`, which are 35.191.0.0/16 and 130.211.0.0/22; any other one is closed at
+    /// once, unread. Default: anywhere.
+    pub(in crate::config) allow: Option<Vec<Range>>,
     /// The largest gRPC message in either direction. Default: what the backend takes, 4 MiB where
     /// the upstream is probed by `otlp`, else 16 MiB.
     #[schemars(with = "Option<String>")]

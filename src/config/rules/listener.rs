@@ -29,6 +29,7 @@ impl Checker<'_> {
         self.agents_of("health.not_serving_as_for", &health.not_serving_as_for);
         for (index, raw) in raw.into_iter().enumerate() {
             let path = format!("listeners[{index}]");
+            let access = self.access(&path, &raw);
             let name = self.listener_name(&format!("{path}.name"), raw.name, &listeners);
             let address =
                 self.listener_address(&format!("{path}.address"), raw.address, &listeners);
@@ -72,6 +73,7 @@ impl Checker<'_> {
                 not_serving_as: raw.health.not_serving_as.unwrap_or(health.not_serving_as),
                 not_serving_as_for: agents,
                 max_message_size: 0,
+                access,
                 limits,
             };
             let size = raw.max_message_size.unwrap_or_else(|| default_size(&listener, upstreams));
