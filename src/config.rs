@@ -29,7 +29,7 @@ pub use self::checked::{
 };
 pub use self::document::{
     Admin, Admission, AllDown, AllDownPolicy, Drain, Ejection, Level, LoadBalancing, Log,
-    LogFormat, NotServingAs, Records, Reload, RetryStatus,
+    LogFormat, NotServingAs, ProxyProtocol, Records, Reload, RetryStatus,
 };
 pub use self::limits::{Frames, Limits, Priorities, Rate, WindowUpdates};
 pub use self::value::{Cap, Quorum, Range, Share, Workers};

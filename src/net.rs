@@ -3,6 +3,7 @@
 
 mod addresses;
 pub mod handover;
+pub mod proxy_protocol;
 
 use std::{
     fs::File,
@@ -139,8 +140,18 @@ pub enum Protocol {
 ///
 /// # Errors
 /// The peer closed before it had said what it speaks, speaks neither, or reading failed.
-pub async fn sniff<S: AsyncRead + Unpin>(mut stream: S) -> io::Result<(Protocol, Rewound<S>)> {
-    let mut first = Vec::new();
+pub async fn sniff<S: AsyncRead + Unpin>(stream: S) -> io::Result<(Protocol, Rewound<S>)> {
+    sniff_after(Vec::new(), stream).await
+}
+
+/// The same of a stream of which the bytes in `first` were read already, too few to tell.
+///
+/// # Errors
+/// As [`sniff`]'s.
+pub async fn sniff_after<S: AsyncRead + Unpin>(
+    mut first: Vec<u8>,
+    mut stream: S,
+) -> io::Result<(Protocol, Rewound<S>)> {
     let protocol = loop {
         // Of HTTP/2 no more than tells it, as its reader has a buffer of its own.
         let wanted = if b"PRI ".starts_with(&first) { 4 - first.len() } else { LINE };

@@ -1,5 +1,6 @@
 //! A worker: one thread that owns the connections handed to it, with all their streams.
 
+mod entrance;
 mod http1;
 mod opened;
 
@@ -24,11 +25,11 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::debug;
 
+pub use self::entrance::Origin;
 use self::opened::Opened;
 use crate::{
     config::Limits,
     metrics::Metrics,
-    net::Place,
     relay::{Listener, Relay, Settings},
     shutdown::Shutdown,
     tls::Handshakes,
@@ -59,8 +60,8 @@ pub struct Socket {
     pub listener: Arc<Listener>,
     /// Its place among the listener's connections.
     pub permit: OwnedSemaphorePermit,
-    /// Its place among those of its client's address, where these are bounded.
-    pub place: Option<Place>,
+    /// Where it comes from.
+    pub origin: Origin,
 }
 
 impl Worker {
@@ -156,7 +157,8 @@ async fn run(
 
 /// Tells what a connection speaks, and serves it until its end.
 async fn serve(socket: Socket, relay: Relay, handshakes: &Handshakes) {
-    let Socket { stream, listener, permit, place } = socket;
+    let Socket { stream, listener, permit, origin } = socket;
+    let sender = origin.sender();
     let labels = listener.labels();
     let metrics = listener.metrics();
     metrics.connections_accepted.get_or_create(&labels).inc();
@@ -165,18 +167,30 @@ async fn serve(socket: Socket, relay: Relay, handshakes: &Handshakes) {
     // Fails only where the event queue takes no more descriptors; the socket is closed then.
     if let Ok(stream) = TcpStream::from_std(stream) {
         let patience = listener.limits().handshake_timeout;
-        match timeout(patience, Opened::of(stream, &listener, handshakes)).await {
-            Ok(Ok(Opened::Http2 { socket, session, first })) => {
-                relay.serve(socket, session, &first, listener).await;
+        let begun = async {
+            let mut stream = stream;
+            let mut entered = origin.enter(&mut stream, &listener).await?;
+            let first = std::mem::take(&mut entered.first);
+            let opened = Opened::of(stream, first, &listener, handshakes).await?;
+            io::Result::Ok((entered, opened))
+        };
+        match timeout(patience, begun).await {
+            Ok(Ok((entered, opened))) => {
+                match opened {
+                    Opened::Http2 { socket, session, first } => {
+                        relay.serve(socket, session, &first, listener, entered.client).await;
+                    }
+                    Opened::Http1(stream) => http1::serve(stream, listener, &relay).await,
+                    Opened::Http1OverTls(stream) => http1::serve(stream, listener, &relay).await,
+                }
+                drop(entered.place);
             }
-            Ok(Ok(Opened::Http1(stream))) => http1::serve(stream, listener, &relay).await,
-            Ok(Ok(Opened::Http1OverTls(stream))) => http1::serve(stream, listener, &relay).await,
-            Ok(Err(error)) => debug!(%error, "closed before its first bytes"),
-            Err(_) => debug!("no first bytes in time"),
+            Ok(Err(error)) => debug!(client = %sender, %error, "closed before its first bytes"),
+            Err(_) => debug!(client = %sender, "no first bytes in time"),
         }
     }
     open.dec();
-    drop((permit, place));
+    drop(permit);
 }
 
 /// Counts a connection out when it is dropped; it was counted in when it was handed over.

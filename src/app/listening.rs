@@ -18,10 +18,10 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
 use crate::{
-    config::{self, Cap},
-    net::{self, Addresses, Place},
+    config::{self, Cap, ProxyProtocol},
+    net::{self, Addresses},
     relay::Listener,
-    worker::{Socket, Worker},
+    worker::{Origin, Socket, Worker},
 };
 
 /// A listener whose connections are accepted.
@@ -145,11 +145,8 @@ async fn accept(
     loop {
         let accepting = net::accept(&socket, &permits, &stop, |stream, client, permit| {
             let listener = Arc::clone(&listener.borrow());
-            if !listener.access().allows(client) {
-                return listener.refused(client, "address");
-            }
-            if let Some(place) = place(&mut places, &listener, client) {
-                hand(&workers, stream, listener, permit, place);
+            if let Some(origin) = origin(&mut places, &listener, client) {
+                hand(&workers, stream, listener, permit, origin);
             }
         });
         let taken_back = async {
@@ -179,27 +176,33 @@ async fn accept(
     }
 }
 
-/// A place among the connections of a client's address, where these are bounded; none where it has
-/// all that it may have.
-fn place(
-    places: &mut Option<Addresses>,
-    listener: &Listener,
-    client: IpAddr,
-) -> Option<Option<Place>> {
-    let Cap::Count(most) = listener.limits().max_connections_per_address else {
-        *places = None;
-        return Some(None);
-    };
+/// Where a connection comes from; none where it is not taken, which is counted. Of one whose sender
+/// tells for whom it is, nothing can be said before that was read.
+fn origin(places: &mut Option<Addresses>, listener: &Listener, client: IpAddr) -> Option<Origin> {
     // Another bound counts those on that are there.
-    let bounded = match places.take() {
-        Some(places) => places.with_most(most),
-        None => Addresses::new(most),
+    *places = match (listener.limits().max_connections_per_address, places.take()) {
+        (Cap::Unlimited, _) => None,
+        (Cap::Count(most), Some(places)) => Some(places.with_most(most)),
+        (Cap::Count(most), None) => Some(Addresses::new(most)),
     };
-    let place = places.insert(bounded).take(client);
-    if place.is_none() {
-        listener.refused(client, "per_address");
+    let access = listener.access();
+    if access.is_told_by(client) {
+        return Some(Origin::Balancer { sender: client, places: places.clone() });
     }
-    place.map(Some)
+    if !access.allows(client) {
+        listener.refused(client, "address");
+        return None;
+    }
+    if access.proxy_protocol == ProxyProtocol::Required {
+        listener.refused(client, "proxy_protocol");
+        return None;
+    }
+    let place = places.as_ref().map(|places| places.take(client));
+    if let Some(None) = place {
+        listener.refused(client, "per_address");
+        return None;
+    }
+    Some(Origin::Client { client, place: place.flatten() })
 }
 
 /// Hands a connection to the worker that has the fewest.
@@ -208,12 +211,12 @@ fn hand(
     stream: TcpStream,
     listener: Arc<Listener>,
     permit: OwnedSemaphorePermit,
-    place: Option<Place>,
+    origin: Origin,
 ) {
     let least = workers.iter().min_by_key(|worker| worker.load());
     let worker = least.expect("a configuration has at least one worker");
     match stream.into_std() {
-        Ok(stream) => worker.hand(Socket { stream, listener, permit, place }),
+        Ok(stream) => worker.hand(Socket { stream, listener, permit, origin }),
         Err(error) => error!(%error, "cannot hand a connection over"),
     }
 }

@@ -18,6 +18,7 @@ use serde::Deserialize;
 pub use self::{
     discovery::Records,
     health::{AllDown, AllDownPolicy, NotServingAs},
+    listener::ProxyProtocol,
     overload::{Admission, Ejection},
     route::RetryStatus,
     upstream::LoadBalancing,

@@ -27,10 +27,21 @@ enum Item {
 }
 
 impl Item {
-    fn role(&self) -> Role {
+    fn name(&self) -> &Rc<Name> {
         match self {
-            Self::Known(field) => field.name().role(),
-            Self::Moving { name, .. } => name.role(),
+            Self::Known(field) => field.name(),
+            Self::Moving { name, .. } => name,
+        }
+    }
+
+    fn role(&self) -> Role {
+        self.name().role()
+    }
+
+    fn size(&self) -> usize {
+        match self {
+            Self::Known(field) => field.size(),
+            Self::Moving { name, length, .. } => name.plain().len() + length + OVERHEAD,
         }
     }
 }
@@ -174,16 +185,23 @@ impl Block {
         self.items.retain(|item| item.role() != role);
     }
 
+    /// Leaves out the fields with a name.
+    pub fn remove_named(&mut self, name: &[u8]) {
+        let size = &mut self.size;
+        self.items.retain(|item| {
+            let kept = item.name().plain() != name;
+            if !kept {
+                *size -= item.size();
+            }
+            kept
+        });
+    }
+
     /// Gives the first field with a role another value, where there is one.
     pub fn replace(&mut self, role: Role, value: &[u8]) {
         let Some(at) = self.items.iter().position(|item| item.role() == role) else { return };
-        let (name, size) = match &self.items[at] {
-            Item::Known(field) => (Rc::clone(field.name()), field.size()),
-            Item::Moving { name, length, .. } => {
-                (Rc::clone(name), name.plain().len() + length + OVERHEAD)
-            }
-        };
-        self.size -= size;
+        let name = Rc::clone(self.items[at].name());
+        self.size -= self.items[at].size();
         self.push_text(&name, value);
         let moved = self.items.len() - 1;
         self.items.swap(at, moved);
@@ -290,6 +308,16 @@ mod tests {
         assert!(block(&[(":method", "CONNECT"), (":authority", "a")]).check_request().is_ok());
         let lengths = more(&[("content-length", "1"), ("content-length", "2")]);
         assert_eq!(lengths.check_request(), Err(Malformed));
+    }
+
+    #[test]
+    fn all_fields_of_a_name_are_left_out_with_their_size() {
+        let mut block = block(&[("x-a", "1"), ("x-b", "2"), ("x-a", "3")]);
+        let name = Rc::clone(block.items[0].name());
+        block.push_text(&name, b"45");
+        block.remove_named(b"x-a");
+        assert_eq!((block.len(), block.size()), (1, 4 + OVERHEAD));
+        assert_eq!(block.only(b"x-b").as_deref(), Some(&b"2"[..]));
     }
 
     #[test]

@@ -55,7 +55,8 @@ pub struct ListenerLabels {
 pub struct RefusedLabels {
     /// The listener's name.
     pub listener: Text,
-    /// `address` where it is outside `allow`, `per_address` where its address has enough.
+    /// `address` where it is outside `allow`, `per_address` where its address has enough,
+    /// `proxy_protocol` where it does not begin as it must.
     pub reason: &'static str,
 }
 

@@ -3,6 +3,7 @@
 use std::{
     collections::VecDeque,
     io::{self, IoSlice},
+    net::IpAddr,
     rc::Rc,
     sync::Arc,
 };
@@ -60,6 +61,8 @@ pub(super) struct Link {
     pub(super) old_at: u64,
     /// When something came last, or when no stream was open.
     pub(super) heard_at: u64,
+    /// Where a client's connection comes from.
+    pub(super) client: Option<IpAddr>,
     /// When it was asked for a sign of life.
     pub(super) pinged_at: Option<u64>,
 }
@@ -115,6 +118,7 @@ impl Link {
             quiet_since: now,
             old_at,
             heard_at: now,
+            client: None,
             pinged_at: None,
         }
     }

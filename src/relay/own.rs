@@ -1,6 +1,6 @@
 //! What the relay sends of its own, made once, and what it counts.
 
-use std::rc::Rc;
+use std::{net::IpAddr, rc::Rc};
 
 use bytes::Bytes;
 use prometheus_client::metrics::counter::Counter;
@@ -30,6 +30,7 @@ pub(super) struct Own {
     no_store: Rc<Field>,
     allow: Rc<Field>,
     content_length: Rc<Name>,
+    forwarded_for: Rc<Name>,
 }
 
 impl Own {
@@ -49,6 +50,7 @@ impl Own {
             no_store: fields.own("cache-control", "no-store"),
             allow: fields.own("allow", "GET, HEAD"),
             content_length: name(fields, "content-length"),
+            forwarded_for: name(fields, "x-forwarded-for"),
         }
     }
 
@@ -68,6 +70,12 @@ impl Own {
         if let Some(details) = status.encoded_details() {
             block.push_text(&self.details, details.as_bytes());
         }
+    }
+
+    /// Tells an endpoint who the client is, and that alone: what the client says of it goes.
+    pub(super) fn forwarded_for(&self, client: IpAddr, block: &mut Block) {
+        block.remove_named(self.forwarded_for.plain());
+        block.push_text(&self.forwarded_for, client.to_canonical().to_string().as_bytes());
     }
 
     /// The head of a response that is not gRPC's.

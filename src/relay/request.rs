@@ -17,7 +17,7 @@ use crate::{
 
 impl Engine {
     /// A request's head: routed, and forwarded or answered.
-    pub(super) fn request_head(&mut self, client: StreamKey, block: Block, end: bool) {
+    pub(super) fn request_head(&mut self, client: StreamKey, mut block: Block, end: bool) {
         let Kind::Client(listener) = &self.links[client.link].kind else { return };
         let listener = Arc::clone(listener);
         let Head { request, label, timeout } = self.read_head(&listener, &block);
@@ -30,6 +30,11 @@ impl Engine {
                 let target = listener.ways[usize::from(way)].choose();
                 let target = target.expect("a checked route has a weight over 0");
                 listener.targets[usize::from(target)].streams.inc();
+                if listener.access().x_forwarded_for
+                    && let Some(address) = self.links[client.link].client
+                {
+                    self.own.forwarded_for(address, &mut block);
+                }
                 let opening = Opening {
                     head: block,
                     bodiless: end,

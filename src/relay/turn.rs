@@ -1,7 +1,7 @@
 //! Where the engine meets the runtime: one small task a socket that waits until it is ready, one
 //! that ends each turn by writing, one coarse tick.
 
-use std::{cell::RefCell, rc::Rc, sync::Arc, time::Duration};
+use std::{cell::RefCell, net::IpAddr, rc::Rc, sync::Arc, time::Duration};
 
 use tokio::{
     io::Interest,
@@ -86,6 +86,7 @@ impl Relay {
         session: Option<Box<Session>>,
         first: &[u8],
         listener: Arc<Listener>,
+        client: IpAddr,
     ) {
         // A reload may have come since the accept.
         let listener = self.current(&listener);
@@ -95,7 +96,11 @@ impl Relay {
         let age = limits.max_connection_age.mul_f64(0.9 + 0.2 * fastrand::f64());
         let kind = Kind::Client(listener);
         let (id, socket) = self.add_link(connection, kind, (socket, session), out, age);
-        if self.turn(|engine| engine.feed(id, first)) {
+        let began = self.turn(|engine| {
+            engine.links[id].client = Some(client);
+            engine.feed(id, first)
+        });
+        if began {
             self.drive(id, &socket).await;
         }
         if self.turn(|engine| engine.remove_link(id)) {

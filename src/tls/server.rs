@@ -60,6 +60,17 @@ impl Acceptor {
         Ok(Self { config: Arc::new(server(certificates, clients)), plain, source })
     }
 
+    /// Lets a client speak without TLS.
+    ///
+    /// # Errors
+    /// It may not.
+    pub fn allow_plain(&self) -> io::Result<()> {
+        match self.plain {
+            true => Ok(()),
+            false => Err(io::Error::new(io::ErrorKind::InvalidData, "no TLS")),
+        }
+    }
+
     /// Makes a client's connection one of TLS; none where it speaks without, and may.
     ///
     /// # Errors
@@ -70,10 +81,7 @@ impl Acceptor {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
         if first[0] != HANDSHAKE {
-            return match self.plain {
-                true => Ok(Accepted::Plain(stream)),
-                false => Err(io::Error::new(io::ErrorKind::InvalidData, "no TLS")),
-            };
+            return self.allow_plain().map(|()| Accepted::Plain(stream));
         }
         let hello = LazyConfigAcceptor::new(rustls::server::Acceptor::default(), stream).await?;
         let mut accepting = std::pin::pin!(hello.into_stream(Arc::clone(&self.config)));

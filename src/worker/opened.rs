@@ -6,7 +6,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
 
 use crate::{
-    net::{Protocol, Rewound, sniff},
+    net::{Protocol, Rewound, sniff, sniff_after},
     relay::Listener,
     tls::{Accepted, Handshakes, Session},
 };
@@ -25,19 +25,25 @@ pub(super) enum Opened {
 }
 
 impl Opened {
-    /// Sees to TLS, and reads until the first bytes tell. ALPN says nothing that they do not.
+    /// Sees to TLS, and reads until the first bytes tell, of which `first` were read already. ALPN says nothing that they do not.
     ///
     /// # Errors
     /// The peer closed before it had said what it speaks, or speaks nothing that is spoken here.
     pub(super) async fn of(
         stream: TcpStream,
+        first: Vec<u8>,
         listener: &Listener,
         handshakes: &Handshakes,
     ) -> io::Result<Self> {
         let stream = match listener.tls() {
-            None => return Self::plain(stream).await,
+            None => return Self::plain(first, stream).await,
+            // What begins as a PROXY header does and is none is no TLS either.
+            Some(tls) if !first.is_empty() => {
+                tls.allow_plain()?;
+                return Self::plain(first, stream).await;
+            }
             Some(tls) => match tls.accept(stream, handshakes).await? {
-                Accepted::Plain(stream) => return Self::plain(stream).await,
+                Accepted::Plain(stream) => return Self::plain(first, stream).await,
                 Accepted::Tls(stream) => stream,
             },
         };
@@ -53,8 +59,8 @@ impl Opened {
         })
     }
 
-    async fn plain(stream: TcpStream) -> io::Result<Self> {
-        Ok(match sniff(stream).await? {
+    async fn plain(first: Vec<u8>, stream: TcpStream) -> io::Result<Self> {
+        Ok(match sniff_after(first, stream).await? {
             (Protocol::Http1, stream) => Self::Http1(stream),
             (Protocol::Http2, stream) => {
                 let (socket, first) = stream.into_parts();

@@ -52,12 +52,34 @@ pub(in crate::config) struct Listener {
     /// `gcp-health-checks`, which are 35.191.0.0/16 and 130.211.0.0/22; any other one is closed at
     /// once, unread. Default: anywhere.
     pub(in crate::config) allow: Option<Vec<Range>>,
+    /// Whether connections begin with a PROXY header, version 1 or 2, which says who the client is:
+    /// for `allow`, `max_connections_per_address` and the log. Default: `none`.
+    pub(in crate::config) proxy_protocol: ProxyProtocol,
+    /// Who is believed so, as in `allow`: the load balancers. Required with `proxy_protocol`. From
+    /// anyone else a header is never read, and where it is `required` the connection is closed.
+    pub(in crate::config) proxy_protocol_from: Vec<Range>,
+    /// Whether endpoints are told the client's address by `x-forwarded-for`. What a client sends
+    /// under that name is taken out, since anybody can write it. Default: false.
+    pub(in crate::config) x_forwarded_for: bool,
     /// The largest gRPC message in either direction. Default: what the backend takes, 4 MiB where
     /// the upstream is probed by `otlp`, else 16 MiB.
     #[schemars(with = "Option<String>")]
     pub(in crate::config) max_message_size: Option<ByteSize>,
     /// Overrides of the `health` section for this listener.
     pub(in crate::config) health: ListenerHealth,
+}
+
+/// Whether connections begin with a PROXY header.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ProxyProtocol {
+    /// They do not.
+    #[default]
+    None,
+    /// They may; one without is its sender's own.
+    Optional,
+    /// They do; one without is closed.
+    Required,
 }
 
 /// A listener's own way to answer health checks.

@@ -141,7 +141,9 @@ impl World {
         }
         let far = tokio::net::TcpStream::from_std(far).unwrap();
         let (relay, listener) = (self.relay.clone(), Arc::clone(&self.listener));
-        self.serving.push(spawn_local(async move { relay.serve(far, None, &[], listener).await }));
+        let from = [127, 0, 0, 1].into();
+        let serving = async move { relay.serve(far, None, &[], listener, from).await };
+        self.serving.push(spawn_local(serving));
         self.clients.push(Peer::new(near, Role::Server, &[(4, 1 << 20)]));
     }
 
