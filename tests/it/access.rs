@@ -189,7 +189,7 @@ async fn connections_are_counted_by_the_address_that_is_told() {
     let open = async |client: &str| {
         let mut stream = from("127.0.9.1", address).await;
         stream.write_all(&v1(client)).await.unwrap();
-        Caller::over(stream).await
+        Caller::after(stream).await
     };
     let unary = "/test.Echo/Unary";
     let mut first = open("192.0.2.1").await;
@@ -211,7 +211,7 @@ async fn endpoints_are_told_the_client_and_not_what_it_says_of_itself() {
     let proxy = proxy(&echo, &format!("{TOLD}, x_forwarded_for: true")).await;
     let mut stream = from("127.0.9.1", proxy.address("otlp")).await;
     stream.write_all(&v2([192, 0, 2, 9])).await.unwrap();
-    let mut caller = Caller::over(stream).await;
+    let mut caller = Caller::after(stream).await;
     let unary = "/test.Echo/Unary";
     for forged in [&[][..], &[("x-forwarded-for", "10.0.0.1"), ("x-forwarded-for", "10.0.0.2")]] {
         assert_eq!(caller.tell(unary, forged).await.unwrap().code(), 0);
