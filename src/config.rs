@@ -25,7 +25,7 @@ use std::{
 pub use self::checked::{
     Access, Check, Clients, Config, Discovery, Dns, Endpoint, Family, File, GrpcCheck, Health,
     HttpCheck, KeyPair, Listener, ListenerTls, Lookup, Match, Policy, Probe, Retry, Route, Service,
-    Upstream,
+    Upstream, UpstreamTls,
 };
 pub use self::document::{
     Admin, Admission, AllDown, AllDownPolicy, Drain, Ejection, Level, LoadBalancing, Log,
@@ -91,7 +91,9 @@ impl Config {
     /// The files of certificates and keys that it names.
     pub fn files(&self) -> Vec<PathBuf> {
         let listeners = self.listeners.iter().filter_map(|it| it.tls.as_ref());
-        listeners.flat_map(ListenerTls::files).cloned().collect()
+        let upstreams = self.upstreams.iter().filter_map(|it| it.tls.as_ref());
+        let all = listeners.flat_map(ListenerTls::files);
+        all.chain(upstreams.flat_map(UpstreamTls::files)).cloned().collect()
     }
 
     /// The problem with the line of its key, for what is found wrong after the text was checked.

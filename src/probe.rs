@@ -12,6 +12,7 @@ mod channel;
 mod grpc;
 mod http;
 mod prober;
+mod target;
 mod tcp;
 mod threshold;
 mod verdict;
@@ -34,6 +35,7 @@ use tokio::{
 
 pub use self::channel::{Channel, Reply};
 use self::prober::Prober;
+pub use self::target::Target;
 use crate::{
     config,
     metrics::{EndpointLabels, Metrics},
@@ -73,33 +75,33 @@ enum Kind {
     Otlp(grpc::Otlp),
     Grpc(grpc::Health),
     Http(http::Get),
-    Tcp(SocketAddr),
+    Tcp(Target),
 }
 
 impl Check {
-    /// A check of the endpoint at `address`, or of its other port where the check names one, that
+    /// A check of the endpoint at `target`, or of its other port where the check names one, that
     /// fails after `timeout`. `path` is where it stands in the configuration, if it does, for
     /// failures that name the key to set.
     pub fn new(
         config: &config::Check,
-        address: SocketAddr,
+        target: impl Into<Target>,
         timeout: Duration,
         path: Option<&str>,
     ) -> Self {
         let hints = |kind| grpc::Hints(path.map(|path| format!("{path}.{kind}")));
-        let at = |port: Option<u16>| match port {
-            Some(port) => SocketAddr::new(address.ip(), port),
-            None => address,
-        };
+        let target = target.into();
         let kind = match config {
-            config::Check::Otlp { port } => {
-                Kind::Otlp(grpc::Otlp::new(at(*port), timeout, hints("otlp")))
+            config::Check::Otlp { port, plain } => {
+                Kind::Otlp(grpc::Otlp::new(target.at(*port, *plain), timeout, hints("otlp")))
             }
             config::Check::Grpc(grpc) => {
-                Kind::Grpc(grpc::Health::new(at(grpc.port), timeout, grpc, hints("grpc")))
+                let target = target.at(grpc.port, grpc.plain);
+                Kind::Grpc(grpc::Health::new(target, timeout, grpc, hints("grpc")))
             }
-            config::Check::Http(http) => Kind::Http(http::Get::new(at(http.port), http)),
-            config::Check::Tcp { port } => Kind::Tcp(at(*port)),
+            config::Check::Http(http) => {
+                Kind::Http(http::Get::new(target.at(http.port, http.plain), http))
+            }
+            config::Check::Tcp { port } => Kind::Tcp(target.at(*port, true)),
         };
         Self { kind, timeout }
     }
@@ -114,7 +116,7 @@ impl Check {
                 Kind::Otlp(otlp) => otlp.run().await,
                 Kind::Grpc(health) => health.run().await,
                 Kind::Http(get) => get.run().await,
-                Kind::Tcp(address) => tcp::connect(*address).await.map(drop),
+                Kind::Tcp(target) => tcp::connect(target.address).await.map(drop),
             }
         };
         let started = Instant::now();
@@ -206,7 +208,7 @@ pub async fn supervise(upstream: Arc<Upstream>, config: config::Probe, metrics: 
             if running.iter().any(|(other, _)| Arc::ptr_eq(other, endpoint)) {
                 continue;
             }
-            let prober = Prober::new(upstream.name(), Arc::clone(endpoint), &config, &metrics);
+            let prober = Prober::new(&upstream, Arc::clone(endpoint), &config, &metrics);
             running.push((Arc::clone(endpoint), probers.spawn(prober.run())));
         }
     }

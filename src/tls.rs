@@ -1,17 +1,21 @@
-//! TLS: what a listener shows its clients, and a connection's records between its socket and the
+//! TLS: what a listener shows its clients, what an upstream trusts, and a connection's records between its socket and the
 //! bytes that HTTP is made of.
 
+mod client;
 mod files;
 mod server;
 mod session;
+mod stream;
 
 use std::sync::{Arc, LazyLock};
 
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 
 pub use self::{
+    client::{Connector, Spoken},
     server::{Accepted, Acceptor, Handshakes},
     session::Session,
+    stream::Stream,
 };
 
 /// The algorithms of all connections.

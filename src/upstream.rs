@@ -30,6 +30,7 @@ use self::{
 use crate::{
     config::{self, Quorum, Share},
     metrics::{Metrics, UpstreamLabels},
+    tls::Connector,
 };
 
 /// A named set of endpoints that serve the same thing.
@@ -47,6 +48,7 @@ pub struct Upstream {
     queue: Places,
     hash_by: Option<Box<str>>,
     connect_timeout: Duration,
+    tls: Option<Arc<Connector>>,
     max_queue: usize,
     queue_timeout: Duration,
 }
@@ -88,11 +90,22 @@ impl Upstream {
             queue: Places::default(),
             hash_by: config.hash_by.as_deref().map(Into::into),
             connect_timeout: config.connect_timeout,
+            tls: None,
             max_queue: config.admission.max_queue as usize,
             queue_timeout: config.admission.queue_timeout,
         };
         upstream.reconcile(&config.endpoints);
         upstream
+    }
+
+    /// Its endpoints speak TLS by `tls`.
+    pub fn with_tls(self, tls: Option<Arc<Connector>>) -> Self {
+        Self { tls, ..self }
+    }
+
+    /// How its endpoints speak TLS, where they do.
+    pub fn tls(&self) -> Option<&Arc<Connector>> {
+        self.tls.as_ref()
     }
 
     /// Makes `wanted` the endpoints; those that were there before keep their state, and those that

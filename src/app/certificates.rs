@@ -1,10 +1,10 @@
 //! What the configuration's files of certificates and keys have in them.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use crate::{
     config::{Config, Problems},
-    tls::Acceptor,
+    tls::{Acceptor, Connector},
 };
 
 /// The certificates of one configuration, read and found to be of use.
@@ -12,6 +12,8 @@ use crate::{
 pub struct Certificates {
     /// Of each listener, where it speaks TLS.
     pub(super) listeners: Vec<Option<Arc<Acceptor>>>,
+    /// Of each upstream that speaks TLS, by its name.
+    pub(super) upstreams: BTreeMap<String, Arc<Connector>>,
 }
 
 impl Certificates {
@@ -29,9 +31,17 @@ impl Certificates {
                 None
             }));
         }
+        let mut upstreams = BTreeMap::new();
+        for upstream in &config.upstreams {
+            match upstream.tls.as_ref().map(Connector::new) {
+                None => {}
+                Some(Ok(made)) => drop(upstreams.insert(upstream.name.clone(), Arc::new(made))),
+                Some(Err(more)) => problems.extend(more.into_iter().map(|it| config.locate(it))),
+            }
+        }
         if problems.is_empty() {
             let listeners = listeners.into_iter().map(|it| it.map(Arc::new)).collect();
-            return Ok(Self { listeners });
+            return Ok(Self { listeners, upstreams });
         }
         problems.sort_by_key(|problem| problem.line);
         Err(Problems(problems))

@@ -4,6 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use tokio::task::{JoinError, JoinSet};
 
+use super::Certificates;
 use crate::{
     config, discovery,
     metrics::Metrics,
@@ -21,8 +22,14 @@ pub(super) struct Probed {
 
 impl Probed {
     /// Begins to find and to probe.
-    pub(super) fn start(config: config::Upstream, changes: &Changes, metrics: &Metrics) -> Self {
-        let upstream = Arc::new(Upstream::new(&config, changes, metrics));
+    pub(super) fn start(
+        config: config::Upstream,
+        certificates: &Certificates,
+        changes: &Changes,
+        metrics: &Metrics,
+    ) -> Self {
+        let tls = certificates.upstreams.get(&config.name).cloned();
+        let upstream = Arc::new(Upstream::new(&config, changes, metrics).with_tls(tls));
         Self::of(config, upstream, metrics)
     }
 
@@ -64,6 +71,7 @@ impl Probed {
     pub(super) fn successor(
         before: Option<&Self>,
         config: &config::Upstream,
+        certificates: &Certificates,
         changes: &Changes,
         metrics: &Metrics,
     ) -> Option<Self> {
@@ -75,7 +83,7 @@ impl Probed {
             let has = before.upstream.endpoints();
             config.endpoints.retain(|new| !has.iter().any(|it| it.address() == new.address));
         }
-        Some(Self::start(config, changes, metrics))
+        Some(Self::start(config, certificates, changes, metrics))
     }
 
     /// Makes of this one, and of its `successor` with the endpoints that are new, what `config`

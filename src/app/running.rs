@@ -68,8 +68,9 @@ impl Running {
     ) -> anyhow::Result<Self> {
         let changes = Changes::default();
         let upstreams = config.upstreams.iter();
-        let upstreams: Vec<_> =
-            upstreams.map(|it| Probed::start(it.clone(), &changes, metrics)).collect();
+        let upstreams: Vec<_> = upstreams
+            .map(|it| Probed::start(it.clone(), &certificates, &changes, metrics))
+            .collect();
         if later {
             known(upstreams.iter(), &changes).await;
         }
@@ -216,7 +217,7 @@ impl Running {
             return Err(stays);
         }
         let sockets = listening::sockets(&config.listeners, &self.listening)?;
-        let successors = self.successors(&config).await;
+        let successors = self.successors(&config, &certificates).await;
         if certificates != self.certificates {
             info!("certificates changed");
         }
@@ -227,10 +228,14 @@ impl Running {
     }
 
     /// The upstreams that change, with only their new endpoints, probed once; by their names.
-    async fn successors(&self, config: &Config) -> BTreeMap<String, Probed> {
+    async fn successors(
+        &self,
+        config: &Config,
+        certificates: &Certificates,
+    ) -> BTreeMap<String, Probed> {
         let successors = config.upstreams.iter().filter_map(|it| {
             let before = self.upstreams.iter().find(|other| other.config().name == it.name);
-            let new = Probed::successor(before, it, &self.changes, &self.metrics)?;
+            let new = Probed::successor(before, it, certificates, &self.changes, &self.metrics)?;
             Some((it.name.clone(), new))
         });
         let successors: BTreeMap<_, _> = successors.collect();
@@ -274,6 +279,12 @@ impl Running {
         sockets: Vec<Arc<TcpListener>>,
     ) -> anyhow::Result<()> {
         let upstreams = all(&self.upstreams);
+        for upstream in upstreams.iter() {
+            let new = certificates.upstreams.get(&**upstream.name());
+            if let Some((own, new)) = upstream.tls().zip(new) {
+                own.renew(new);
+            }
+        }
         let views = Views::new(&config.health, &upstreams);
         self.views.send_replace(views.clone());
         let mut before = take(&mut self.listening);

@@ -10,7 +10,7 @@ use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
 pub use self::{
     access::Access,
     discovery::{Discovery, Dns, Family, File, Lookup},
-    tls::{Clients, KeyPair, ListenerTls},
+    tls::{Clients, KeyPair, ListenerTls, UpstreamTls},
 };
 use super::{
     document::{
@@ -165,6 +165,8 @@ pub struct Upstream {
     pub admission: Admission,
     /// How long a TCP connect may take.
     pub connect_timeout: Duration,
+    /// How its endpoints speak TLS, where they do.
+    pub tls: Option<UpstreamTls>,
 }
 
 impl Upstream {
@@ -215,6 +217,8 @@ pub enum Check {
     Otlp {
         /// Another port than the endpoint's.
         port: Option<u16>,
+        /// Without the upstream's TLS.
+        plain: bool,
     },
     /// `grpc.health.v1.Health/Check`.
     Grpc(GrpcCheck),
@@ -240,6 +244,8 @@ pub struct GrpcCheck {
     pub authority: Option<http::uri::Authority>,
     /// Whether a Watch is held too.
     pub watch: bool,
+    /// Without the upstream's TLS.
+    pub plain: bool,
 }
 
 /// An HTTP GET as a probe.
@@ -251,6 +257,8 @@ pub struct HttpCheck {
     pub path: http::uri::PathAndQuery,
     /// The status that passes.
     pub status: http::StatusCode,
+    /// Without the upstream's TLS.
+    pub plain: bool,
 }
 
 /// What health checks may ask for.

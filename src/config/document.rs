@@ -29,7 +29,7 @@ pub(super) use self::{
     health::Health,
     listener::Listener,
     route::{Match, Retry, Route, Timeouts},
-    tls::{ClientAuth, ListenerTls},
+    tls::{ClientAuth, ListenerTls, UpstreamTls},
     upstream::{Check, Grpc, Http, Probe, Upstream},
 };
 use super::{limits::Limits, value::Workers};

@@ -13,13 +13,16 @@ use h2::client::SendRequest;
 use http::{HeaderMap, HeaderValue, Method, Request, Uri, header, uri::Authority};
 use tokio::task::JoinSet;
 
-use super::{Failure, tcp};
-use crate::grpc::{Code, Status};
+use super::{Failure, Target};
+use crate::{
+    grpc::{Code, Status},
+    tls::Spoken,
+};
 
 /// Calls one address.
 #[derive(Debug)]
 pub struct Channel {
-    address: SocketAddr,
+    target: Target,
     authority: Authority,
     timeout: Duration,
     open: Option<Open>,
@@ -38,9 +41,10 @@ pub struct Reply {
 impl Channel {
     /// A channel that connects with its first call. `timeout` is what calls announce as their
     /// `grpc-timeout`; to keep to it is the caller's business.
-    pub fn new(address: SocketAddr, authority: Option<Authority>, timeout: Duration) -> Self {
-        let authority = authority.unwrap_or_else(|| own_authority(address));
-        Self { address, authority, timeout, open: None, broke: false }
+    pub fn new(target: impl Into<Target>, authority: Option<Authority>, timeout: Duration) -> Self {
+        let target = target.into();
+        let authority = authority.unwrap_or_else(|| own_authority(target.address));
+        Self { target, authority, timeout, open: None, broke: false }
     }
 
     /// Sends one message, prefix included, and waits for the whole reply.
@@ -60,7 +64,7 @@ impl Channel {
                 Err((mut open, _)) => self.broke |= open.has_ended(),
             }
         }
-        let open = Open::to(self.address).await?;
+        let open = Open::to(&self.target).await?;
         self.exchange(open, path, metadata, message).await.map_err(|(_, failure)| failure)
     }
 
@@ -107,12 +111,14 @@ impl Channel {
 #[derive(Debug)]
 pub(super) struct Open {
     sender: SendRequest<Bytes>,
+    scheme: &'static str,
     driver: JoinSet<()>,
 }
 
 impl Open {
-    pub(super) async fn to(address: SocketAddr) -> Result<Self, Failure> {
-        let stream = tcp::connect(address).await?;
+    pub(super) async fn to(target: &Target) -> Result<Self, Failure> {
+        let stream = target.connect(Spoken::Http2).await?;
+        let scheme = stream.scheme();
         let mut builder = h2::client::Builder::new();
         builder.enable_push(false).max_header_list_size(MAX_HEADER_LIST);
         let (sender, connection) = builder.handshake(stream).await.map_err(explain)?;
@@ -121,15 +127,18 @@ impl Open {
             // What ends it is seen by the call that it fails.
             _ = connection.await;
         });
-        Ok(Self { sender, driver })
+        Ok(Self { sender, scheme, driver })
     }
 
     /// Sends a request with one message and waits for the head of the response.
     pub(super) async fn send(
         &mut self,
-        request: Request<()>,
+        mut request: Request<()>,
         message: Bytes,
     ) -> Result<http::Response<h2::RecvStream>, Failure> {
+        let mut uri = request.uri().clone().into_parts();
+        uri.scheme = self.scheme.parse().ok();
+        *request.uri_mut() = Uri::from_parts(uri).expect("it has all three parts");
         poll_fn(|context| self.sender.poll_ready(context)).await.map_err(explain)?;
         let (response, mut body) = self.sender.send_request(request, false).map_err(explain)?;
         body.send_data(message, true).map_err(explain)?;

@@ -1,11 +1,11 @@
 //! Checks that are gRPC calls: an empty OTLP Export, and `grpc.health.v1.Health/Check`.
 
-use std::{net::SocketAddr, time::Duration};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::HeaderMap;
 
-use super::{Channel, Failure};
+use super::{Channel, Failure, Target};
 use crate::{
     config,
     grpc::{
@@ -33,8 +33,8 @@ pub(super) struct Otlp {
 }
 
 impl Otlp {
-    pub(super) fn new(address: SocketAddr, timeout: Duration, hints: Hints) -> Self {
-        Self { channel: Channel::new(address, None, timeout), hints }
+    pub(super) fn new(target: Target, timeout: Duration, hints: Hints) -> Self {
+        Self { channel: Channel::new(target, None, timeout), hints }
     }
 
     pub(super) async fn run(&mut self) -> Result<(), Failure> {
@@ -68,13 +68,13 @@ pub(super) struct Health {
 
 impl Health {
     pub(super) fn new(
-        address: SocketAddr,
+        target: Target,
         timeout: Duration,
         config: &config::GrpcCheck,
         hints: Hints,
     ) -> Self {
         Self {
-            channel: Channel::new(address, config.authority.clone(), timeout),
+            channel: Channel::new(target, config.authority.clone(), timeout),
             metadata: config.metadata.clone(),
             service: config.service.clone(),
             hints,

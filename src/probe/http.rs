@@ -1,6 +1,6 @@
 //! A check by HTTP/1.1 GET.
 
-use std::{future::pending, mem::take, net::SocketAddr};
+use std::{future::pending, mem::take};
 
 use bytes::Bytes;
 use http::{HeaderValue, Request, Response, StatusCode, Uri, Version, header};
@@ -12,14 +12,14 @@ use hyper::{
 use hyper_util::rt::TokioIo;
 use tokio::task::JoinSet;
 
-use super::{Failure, tcp};
-use crate::config;
+use super::{Failure, Target};
+use crate::{config, tls::Spoken};
 
 /// GETs one path of one address, keeping the connection between runs.
 #[derive(Debug)]
 pub(super) struct Get {
-    address: SocketAddr,
-    target: Uri,
+    target: Target,
+    path: Uri,
     status: StatusCode,
     open: Option<Open>,
     broke: bool,
@@ -33,9 +33,9 @@ struct Open {
 }
 
 impl Get {
-    pub(super) fn new(address: SocketAddr, config: &config::HttpCheck) -> Self {
-        let target = config.path.clone().into();
-        Self { address, target, status: config.status, open: None, broke: false }
+    pub(super) fn new(target: Target, config: &config::HttpCheck) -> Self {
+        let path = config.path.clone().into();
+        Self { target, path, status: config.status, open: None, broke: false }
     }
 
     pub(super) async fn run(&mut self) -> Result<(), Failure> {
@@ -45,7 +45,7 @@ impl Get {
         }
         let words: String = String::from_utf8_lossy(&body).trim().chars().take(EVIDENCE).collect();
         let said = if words.is_empty() { String::new() } else { format!(": {words:?}") };
-        Err(Failure::Answered(format!("GET {} answered {status}{said}", self.target)))
+        Err(Failure::Answered(format!("GET {} answered {status}{said}", self.path)))
     }
 
     /// The reply, over the kept connection where it still lives, else over a new one.
@@ -58,7 +58,7 @@ impl Get {
                 }
             }
         }
-        let stream = tcp::connect(self.address).await?;
+        let stream = self.target.connect(Spoken::Http1).await?;
         let (sender, connection) = handshake(TokioIo::new(stream)).await.map_err(explain)?;
         let mut driver = JoinSet::new();
         driver.spawn(async {
@@ -104,8 +104,9 @@ impl Get {
 
     fn request(&self) -> Request<Empty<Bytes>> {
         let mut request = Request::new(Empty::new());
-        *request.uri_mut() = self.target.clone();
-        let host = HeaderValue::from_str(&self.address.to_string()).expect("an address is ASCII");
+        *request.uri_mut() = self.path.clone();
+        let host =
+            HeaderValue::from_str(&self.target.address.to_string()).expect("an address is ASCII");
         request.headers_mut().insert(header::HOST, host);
         request.headers_mut().insert(header::USER_AGENT, HeaderValue::from_static(USER_AGENT));
         request

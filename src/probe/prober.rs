@@ -7,14 +7,14 @@ use futures_util::{StreamExt, stream::FuturesUnordered};
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::{
-    Check, jittered,
+    Check, Target, jittered,
     verdict::{Finding, Verdict},
     watch::Watches,
 };
 use crate::{
     config,
     metrics::Metrics,
-    upstream::{Endpoint, Health},
+    upstream::{Endpoint, Health, Upstream},
 };
 
 /// Runs the checks of one endpoint and brings what they find to its [`Verdict`].
@@ -31,20 +31,20 @@ pub(super) struct Prober {
 
 impl Prober {
     pub(super) fn new(
-        upstream: &Arc<str>,
+        upstream: &Upstream,
         endpoint: Arc<Endpoint>,
         config: &config::Probe,
         metrics: &Metrics,
     ) -> Self {
-        let address = endpoint.address();
+        let target = Target::new(endpoint.address(), upstream.tls().cloned());
         let check = |(index, check)| {
             let path = format!("{}.checks[{index}]", config.path);
-            Check::new(check, address, config.timeout, Some(&path))
+            Check::new(check, target.clone(), config.timeout, Some(&path))
         };
         Self {
             checks: config.checks.iter().enumerate().map(check).collect(),
-            watches: Watches::start(&config.checks, address, config.timeout),
-            verdict: Verdict::new(upstream, endpoint, config, metrics),
+            watches: Watches::start(&config.checks, &target, config.timeout),
+            verdict: Verdict::new(upstream.name(), endpoint, config, metrics),
             pace: Pace::new(config.interval),
             allowance: Allowance::default(),
             wanted: false,

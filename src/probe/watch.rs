@@ -4,7 +4,7 @@
 //! Each Watch has a connection of its own: the one of Check has no streams between calls, so that
 //! it ends when a GOAWAY comes, which a connection with an open stream does not.
 
-use std::{future::pending, net::SocketAddr, sync::Arc, time::Duration};
+use std::{future::pending, sync::Arc, time::Duration};
 
 use bytes::BytesMut;
 use http::{HeaderMap, uri::Authority};
@@ -15,7 +15,7 @@ use tokio::{
 };
 
 use super::{
-    Failure,
+    Failure, Target,
     channel::{Open, explain, own_authority, request},
     jittered,
 };
@@ -58,7 +58,7 @@ pub(super) enum News {
 
 impl Watches {
     /// Holds a Watch for each of `checks` that wants one; News come with the check's index.
-    pub(super) fn start(checks: &[config::Check], address: SocketAddr, patience: Duration) -> Self {
+    pub(super) fn start(checks: &[config::Check], target: &Target, patience: Duration) -> Self {
         let (tell, heard) = mpsc::channel(QUEUE);
         let orders = Arc::<Orders>::default();
         let mut tasks = JoinSet::new();
@@ -66,7 +66,7 @@ impl Watches {
             if let config::Check::Grpc(check) = check
                 && check.watch
             {
-                let watch = Watch::new(check, address, patience, (index, tell.clone()));
+                let watch = Watch::new(check, target, patience, (index, tell.clone()));
                 tasks.spawn(watch.hold(Arc::clone(&orders)));
             }
         }
@@ -97,7 +97,7 @@ impl Watches {
 /// One Watch.
 #[derive(Debug)]
 struct Watch {
-    address: SocketAddr,
+    target: Target,
     authority: Authority,
     metadata: HeaderMap,
     service: String,
@@ -108,15 +108,15 @@ struct Watch {
 impl Watch {
     fn new(
         config: &config::GrpcCheck,
-        address: SocketAddr,
+        target: &Target,
         patience: Duration,
         tell: (usize, mpsc::Sender<(usize, News)>),
     ) -> Self {
-        let port = config.port.unwrap_or_else(|| address.port());
-        let address = SocketAddr::new(address.ip(), port);
+        let target = target.at(config.port, config.plain);
+        let authority = config.authority.clone();
         Self {
-            address,
-            authority: config.authority.clone().unwrap_or_else(|| own_authority(address)),
+            authority: authority.unwrap_or_else(|| own_authority(target.address)),
+            target,
             metadata: config.metadata.clone(),
             service: config.service.clone(),
             patience,
@@ -164,7 +164,7 @@ impl Watch {
     /// The status that the stream ends with.
     async fn listen(&self, spoke: &mut bool) -> Result<Status, Failure> {
         let late = |_| Failure::Connect("no connection in time".to_owned());
-        let connect = Open::to(self.address);
+        let connect = Open::to(&self.target);
         let mut open = timeout(self.patience, connect).await.map_err(late)??;
         let request = request(self.authority.clone(), WATCH, &self.metadata, None);
         let message = encode(&HealthCheckRequest { service: self.service.clone() });

@@ -18,6 +18,7 @@ use crate::{
     },
     metrics::EndpointLabels,
     net,
+    tls::{Session, Spoken},
     upstream::{Fault, Upstream},
 };
 
@@ -48,14 +49,15 @@ impl Relay {
                 return self.turn(|engine| engine.dial_given_up(at));
             }
             let within = upstream.connect_timeout();
-            let (fault, failure) = match timeout(within, self.connect(at, address, &labels)).await {
-                Ok(Ok(())) => return,
-                Ok(Err(failure)) => failure,
-                Err(_) => {
-                    let within = humantime::format_duration(within);
-                    (Some(Fault::Timeout), format!("no answer within {within}"))
-                }
-            };
+            let (fault, failure) =
+                match timeout(within, self.connect(at, &upstream, address, &labels)).await {
+                    Ok(Ok(())) => return,
+                    Ok(Err(failure)) => failure,
+                    Err(_) => {
+                        let within = humantime::format_duration(within);
+                        (Some(Fault::Timeout), format!("no answer within {within}"))
+                    }
+                };
             if let Some(fault) = fault {
                 endpoint.fault(fault);
             }
@@ -71,6 +73,7 @@ impl Relay {
     async fn connect(
         &self,
         at: LaneKey,
+        upstream: &Upstream,
         address: SocketAddr,
         labels: &EndpointLabels,
     ) -> Result<(), (Option<Fault>, String)> {
@@ -79,12 +82,13 @@ impl Relay {
         })?;
         // Fails only for a socket that the peer has closed already, which its reader sees.
         _ = socket.set_nodelay(true);
+        let (socket, session, first) = secure(socket, upstream, address).await?;
         let mut out = Vec::new();
         let limits = self.settings().borrow().limits;
         let connection = Connection::new(Role::Client, endpoint_limits(&limits), &mut out);
         let age = limits.max_upstream_connection_age.mul_f64(0.9 + 0.2 * fastrand::f64());
         let kind = Kind::Endpoint(at);
-        let (id, socket) = self.add_link(connection, kind, (socket, None), out, age);
+        let (id, socket) = self.add_link(connection, kind, (socket, session), out, age);
         let settled = Rc::clone(&self.0.engine.borrow().links[id].settled);
         let unsettled = Unsettled { relay: self.clone(), id, done: false };
         let open = self.0.metrics.upstream_connections.get_or_create(labels);
@@ -92,7 +96,9 @@ impl Relay {
         let told = Rc::clone(&settled);
         self.0.tasks.spawn_local(async move {
             open.inc();
-            relay.drive(id, &socket).await;
+            if first.is_empty() || relay.turn(|engine| engine.feed(id, &first)) {
+                relay.drive(id, &socket).await;
+            }
             open.dec();
             let retired = relay.turn(|engine| engine.remove_link(id));
             told.notify_one();
@@ -108,6 +114,21 @@ impl Relay {
             false => Err((Some(Fault::Connect), "closed before its SETTINGS".to_owned())),
         }
     }
+}
+
+/// Sees to TLS, where the endpoint speaks it; with what it said under it already.
+async fn secure(
+    socket: TcpStream,
+    upstream: &Upstream,
+    address: SocketAddr,
+) -> Result<(TcpStream, Option<Box<Session>>, Vec<u8>), (Option<Fault>, String)> {
+    let Some(tls) = upstream.tls() else { return Ok((socket, None, Vec::new())) };
+    let failed = |error| (Some(Fault::Tls), format!("TLS failed: {error}"));
+    let stream = tls.connect(socket, address, Spoken::Http2).await.map_err(failed)?;
+    let (socket, connection) = stream.into_inner();
+    let (mut session, mut first) = (Session::from(connection), Vec::new());
+    session.take(&mut first);
+    Ok((socket, Some(Box::new(session)), first))
 }
 
 /// Closes a link whose SETTINGS did not come in time.

@@ -159,7 +159,7 @@ fn own_service<'a>(health: &'a Health, upstream: &str) -> Option<&'a str> {
 /// The port that a check goes to, if not the endpoint's own.
 fn other_port(check: &Check) -> Option<u16> {
     match check {
-        Check::Otlp { port } | Check::Tcp { port } => *port,
+        Check::Otlp { port, .. } | Check::Tcp { port } => *port,
         Check::Grpc(check) => check.port,
         Check::Http(check) => check.port,
     }

@@ -24,6 +24,27 @@ impl ListenerTls {
     }
 }
 
+/// How the endpoints of an upstream speak TLS.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UpstreamTls {
+    /// Whom their certificates must be from; none are those that the system trusts.
+    pub ca_file: Option<PathBuf>,
+    /// The name that their certificates must have, where it is not their address.
+    pub server_name: Option<String>,
+    /// What is shown to them.
+    pub own: Option<KeyPair>,
+    /// Where this section stands, for reports that name the key to set.
+    pub path: String,
+}
+
+impl UpstreamTls {
+    /// All files that are named.
+    pub(in crate::config) fn files(&self) -> impl Iterator<Item = &PathBuf> {
+        let own = self.own.iter().flat_map(|it| [&it.cert_file, &it.key_file]);
+        self.ca_file.iter().chain(own)
+    }
+}
+
 /// Files of a certificate and its key, in PEM.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KeyPair {

@@ -28,6 +28,21 @@ pub(in crate::config) struct ListenerTls {
     pub(in crate::config) plain: bool,
 }
 
+/// How the endpoints of an upstream speak TLS: 1.2 or 1.3, and HTTP/2 by ALPN.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(in crate::config) struct UpstreamTls {
+    /// Whom their certificates must be from, in PEM. Default: whom the system trusts.
+    pub(in crate::config) ca_file: Option<PathBuf>,
+    /// The name that their certificates must have, and that they are asked for (SNI). Default: the
+    /// name of `dns`, or else the endpoint's IP address.
+    pub(in crate::config) server_name: Option<String>,
+    /// The certificate that is shown to them, in PEM. Default: none.
+    pub(in crate::config) cert_file: Option<PathBuf>,
+    /// Its private key, in PEM. Required with `cert_file`.
+    pub(in crate::config) key_file: Option<PathBuf>,
+}
+
 /// A certificate and its private key.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]

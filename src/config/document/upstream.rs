@@ -10,6 +10,7 @@ use super::{
     discovery::{Dns, File},
     endpoint::Endpoint,
     overload::{Admission, Ejection},
+    tls::{UpstreamTls, given},
 };
 
 /// A named set of endpoints that serve the same thing.
@@ -49,10 +50,14 @@ pub(in crate::config) struct Upstream {
     pub(in crate::config) ejection: Ejection,
     /// How many calls it takes at a time.
     pub(in crate::config) admission: Admission,
-    /// How long a TCP connect may take. Default: 1s.
+    /// How long a connection may take to be made: TCP, TLS, and HTTP/2's SETTINGS. Default: 1s.
     #[serde(with = "humantime_serde")]
     #[schemars(with = "Option<String>")]
     pub(in crate::config) connect_timeout: Option<Duration>,
+    /// TLS to the endpoints, of calls and of checks. Default: none.
+    #[serde(deserialize_with = "given")]
+    #[schemars(with = "Option<UpstreamTls>")]
+    pub(in crate::config) tls: Option<UpstreamTls>,
 }
 
 /// How an endpoint is picked for a call.
@@ -103,7 +108,7 @@ pub(in crate::config) struct Probe {
 #[serde(deny_unknown_fields, default)]
 pub(in crate::config) struct Check {
     /// An empty OTLP Export, which every OpenTelemetry receiver answers with success.
-    pub(in crate::config) otlp: Option<PortOnly>,
+    pub(in crate::config) otlp: Option<Otlp>,
     /// A call of `grpc.health.v1.Health/Check` that must answer SERVING.
     pub(in crate::config) grpc: Option<Grpc>,
     /// An HTTP/1.1 GET.
@@ -111,6 +116,28 @@ pub(in crate::config) struct Check {
     /// A TCP connect. The only kind that keeps no connection, so that a death is seen at the next
     /// interval only.
     pub(in crate::config) tcp: Option<PortOnly>,
+}
+
+impl Check {
+    /// Whether it is to go over TLS whatever the upstream says.
+    pub(in crate::config) fn wants_tls(&self) -> bool {
+        let all = [
+            self.otlp.as_ref().and_then(|it| it.tls),
+            self.grpc.as_ref().and_then(|it| it.tls),
+            self.http.as_ref().and_then(|it| it.tls),
+        ];
+        all.contains(&Some(true))
+    }
+}
+
+/// An empty OTLP Export.
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(in crate::config) struct Otlp {
+    /// Default: the endpoint's own port.
+    pub(in crate::config) port: Option<u16>,
+    /// Whether it goes over TLS. Default: as the upstream's `tls` says.
+    pub(in crate::config) tls: Option<bool>,
 }
 
 /// A check that has only a port to choose.
@@ -136,6 +163,8 @@ pub(in crate::config) struct Grpc {
     /// Hold a `Health/Watch` beside the calls of Check, so that NOT_SERVING is known when the
     /// endpoint says it. Where it has no Watch (UNIMPLEMENTED), Check alone decides. Default: false.
     pub(in crate::config) watch: bool,
+    /// Whether it goes over TLS. Default: as the upstream's `tls` says.
+    pub(in crate::config) tls: Option<bool>,
 }
 
 /// An HTTP/1.1 GET.
@@ -148,4 +177,6 @@ pub(in crate::config) struct Http {
     pub(in crate::config) path: Option<String>,
     /// The status that passes. Default: 200.
     pub(in crate::config) status: Option<u16>,
+    /// Whether it goes over TLS. Default: as the upstream's `tls` says.
+    pub(in crate::config) tls: Option<bool>,
 }

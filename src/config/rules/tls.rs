@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use super::{
     super::{
-        checked::{Clients, KeyPair, ListenerTls},
+        checked::{Clients, KeyPair, ListenerTls, UpstreamTls},
         document::{self, ClientAuth},
     },
     Checker,
@@ -37,6 +37,22 @@ impl Checker<'_> {
             Clients { ca_file, required, crl_files: raw.crl_files }
         });
         ListenerTls { certificates, clients, plain, path }
+    }
+
+    /// `name` is that of the endpoints in the DNS, where they have one.
+    pub(super) fn upstream_tls(
+        &mut self,
+        path: String,
+        raw: document::UpstreamTls,
+        name: Option<&str>,
+    ) -> UpstreamTls {
+        let document::UpstreamTls { ca_file, server_name, cert_file, key_file } = raw;
+        let own = match (cert_file, key_file) {
+            (None, None) => None,
+            (cert_file, key_file) => self.key_pair(path.clone(), cert_file, key_file),
+        };
+        let server_name = server_name.or_else(|| name.map(ToOwned::to_owned));
+        UpstreamTls { ca_file, server_name, own, path }
     }
 
     /// A certificate and its key, of which neither is of use alone.

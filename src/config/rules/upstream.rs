@@ -4,7 +4,7 @@ use std::{net::SocketAddr, time::Duration};
 
 use super::{
     super::{
-        checked::{Check, Endpoint, GrpcCheck, HttpCheck, Probe, Upstream},
+        checked::{Check, Discovery, Endpoint, GrpcCheck, HttpCheck, Probe, Upstream},
         document,
         lines::join,
         value::Quorum,
@@ -32,11 +32,16 @@ impl Checker<'_> {
         self.ejection(&path, &raw.ejection);
         self.admission(&path, &raw.admission);
         self.hash_by(&path, raw.hash_by.as_deref());
+        let named = match &discovery {
+            Some(Discovery::Dns(dns)) => Some(dns.name.trim_end_matches('.')),
+            _ => None,
+        };
+        let tls = raw.tls.map(|raw| self.upstream_tls(format!("{path}.tls"), raw, named));
         Upstream {
             name,
             endpoints,
             discovery,
-            probe: self.probe(format!("{path}.probe"), raw.probe),
+            probe: self.probe(&path, raw.probe, tls.is_some()),
             min_healthy: raw.min_healthy,
             panic_threshold: raw.panic_threshold,
             load_balancing: raw.load_balancing,
@@ -45,6 +50,7 @@ impl Checker<'_> {
             ejection: raw.ejection,
             admission: raw.admission,
             connect_timeout: raw.connect_timeout.unwrap_or(Duration::from_secs(1)),
+            tls,
         }
     }
 
@@ -78,7 +84,8 @@ impl Checker<'_> {
         endpoints
     }
 
-    fn probe(&mut self, path: String, raw: Option<document::Probe>) -> Probe {
+    fn probe(&mut self, upstream: &str, raw: Option<document::Probe>, tls: bool) -> Probe {
+        let path = format!("{upstream}.probe");
         if raw.is_none() {
             self.problem(
                 &path,
@@ -109,6 +116,10 @@ impl Checker<'_> {
                 &format!("{path}.checks"),
                 format!("at least one check is required: {KINDS}"),
             );
+        }
+        if !tls && raw.checks.iter().any(document::Check::wants_tls) {
+            let words = "is required, such as { ca_file: ca.pem }: a check has tls: true";
+            self.problem(&format!("{upstream}.tls"), words);
         }
         let checks = raw.checks.into_iter().enumerate();
         let checks = checks
@@ -154,7 +165,8 @@ impl Checker<'_> {
         let document::Check { otlp, grpc, http, tcp } = raw;
         match (otlp, grpc, http, tcp) {
             (Some(otlp), None, None, None) => {
-                Some(Check::Otlp { port: self.port(&format!("{path}.otlp"), otlp.port) })
+                let port = self.port(&format!("{path}.otlp"), otlp.port);
+                Some(Check::Otlp { port, plain: otlp.tls == Some(false) })
             }
             (None, Some(grpc), None, None) => {
                 Some(Check::Grpc(self.grpc(&format!("{path}.grpc"), grpc)))
@@ -206,7 +218,14 @@ impl Checker<'_> {
                 .ok()
         });
         let port = self.port(path, raw.port);
-        GrpcCheck { port, service: raw.service, metadata, authority, watch: raw.watch }
+        GrpcCheck {
+            port,
+            service: raw.service,
+            metadata,
+            authority,
+            watch: raw.watch,
+            plain: raw.tls == Some(false),
+        }
     }
 
     fn http(&mut self, path: &str, raw: document::Http) -> Option<HttpCheck> {
@@ -224,7 +243,8 @@ impl Checker<'_> {
             self.problem(&format!("{path}.status"), message);
         }
         let port = self.port(path, raw.port);
-        Some(HttpCheck { port, path: target?, status: status? })
+        let plain = raw.tls == Some(false);
+        Some(HttpCheck { port, path: target?, status: status?, plain })
     }
 }
 

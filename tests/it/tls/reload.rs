@@ -1,0 +1,99 @@
+//! Certificates that change while the process runs, and those that are of no use.
+
+use std::{fs, path::Path};
+
+use rustls::pki_types::CertificateDer;
+
+use super::{calls, files, yaml};
+use crate::fixture::{
+    certs::{Authority, Pair},
+    echo::Echo,
+    eventually,
+    program::upbeat,
+    proxy::Proxy,
+};
+
+fn copy(from: &Pair, to: &Pair) {
+    fs::copy(&from.cert, &to.cert).unwrap();
+    fs::copy(&from.key, &to.key).unwrap();
+}
+
+fn file(name: &str, text: &str) -> String {
+    let path = format!("{}/{name}.yaml", env!("CARGO_TARGET_TMPDIR"));
+    fs::write(&path, text).unwrap();
+    path
+}
+
+#[tokio::test]
+async fn a_certificate_that_is_renewed_is_shown_and_one_that_does_not_fit_is_not() {
+    let (echo, ca) = (Echo::start().await, Authority::new("reload", "ca"));
+    let (first, second) = (ca.issue("localhost", 1, false), ca.issue("localhost", 2, false));
+    let live = ca.issue("localhost", 3, false);
+    copy(&first, &live);
+    let config = yaml(echo.address(), &files(&live)) + "reload: { interval: 50ms }\n";
+    let proxy = Proxy::follow(Path::new(&file("tls-reload", &config))).await;
+    proxy.wait_serving().await;
+    let address = proxy.address("tls");
+    let shown = async || -> CertificateDer<'static> {
+        let stream = ca.client(None).connect(address).await.unwrap();
+        stream.get_ref().1.peer_certificates().unwrap()[0].clone()
+    };
+    let count = async |result| {
+        proxy.metric(&format!("upbeat_config_reloads_total{{result=\"{result}\"}}")).await
+    };
+    assert_eq!(shown().await, first.read().0[0]);
+    let before = ca.client(None).connect(address).await;
+
+    fs::copy(&second.cert, &live.cert).unwrap();
+    eventually("a pair that does not fit", async || count("refused").await == 1.0).await;
+    assert_eq!(shown().await, first.read().0[0]);
+    copy(&second, &live);
+    eventually("a pair that does", async || count("applied").await == 1.0).await;
+    assert_eq!(shown().await, second.read().0[0]);
+    assert!(calls(before, address).await, "what is connected stays");
+    proxy.stop().await;
+}
+
+#[tokio::test]
+async fn files_of_no_use_are_told_with_their_key_and_line() {
+    let ca = Authority::new("files", "ca");
+    let (one, two) = (ca.issue("localhost", 1, false), ca.issue("localhost", 2, false));
+    let rest = r#"
+upstreams:
+  otlp:
+    endpoints: ["127.0.0.1:14317"]
+    probe: { checks: [{ otlp: {} }] }
+    tls: { ca_file: /nowhere/ca.pem, server_name: "no name" }
+"#;
+    let mixed = Pair { cert: one.cert.clone(), key: two.key.clone() };
+    let swapped = Pair { cert: one.key.clone(), key: one.cert.clone() };
+    let text = format!(
+        "listeners:\n  - name: a\n    address: \"127.0.0.1:0\"\n    tls: {{ {} }}\n  - name: b\n    address: \"127.0.0.1:0\"\n    tls: {{ {} }}{rest}",
+        files(&mixed),
+        files(&swapped)
+    );
+    let path = file("tls-files", &text);
+    let lines = [
+        format!("{path}: 5 problems"),
+        format!(
+            "listeners[0].tls.key_file: {} is not the key of the certificate in {}, line 4",
+            two.key.display(),
+            one.cert.display()
+        ),
+        format!(
+            "listeners[1].tls.cert_file: {} has no certificate in PEM, line 7",
+            one.key.display()
+        ),
+        format!(
+            "listeners[1].tls.key_file: {} has no private key in PEM, line 7",
+            one.cert.display()
+        ),
+        "upstreams.otlp.tls.ca_file: /nowhere/ca.pem cannot be read: No such file or directory (os error 2), line 12".to_owned(),
+        "upstreams.otlp.tls.server_name: \"no name\" is neither a DNS name nor an IP address, line 12".to_owned(),
+    ];
+    for command in ["check", "run"] {
+        let ended = upbeat(&[command, "--config", &path]).await;
+        assert_eq!(ended.code, Some(78), "{command}");
+        assert_eq!(ended.stderr, lines.join("\n") + "\n", "{command}");
+    }
+}
