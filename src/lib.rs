@@ -35,7 +35,9 @@
 //!
 //! The acceptor takes a permit, then a socket ([`net::accept`]), and hands it to the worker with
 //! the fewest connections ([`worker`]: one thread each, with its own connections to the
-//! endpoints). The first bytes tell HTTP/2 from HTTP/1.1 ([`net::sniff`]). What an HTTP/2
+//! endpoints). Where the listener speaks TLS the handshake comes first ([`tls::Acceptor`]), and a
+//! [`tls::Session`] stands between the socket and all that follows. The first bytes tell HTTP/2 from
+//! HTTP/1.1 ([`net::sniff`]). What an HTTP/2
 //! connection's socket reads goes through [`http2`], which knows neither sockets nor time and turns
 //! bytes into events; the [`relay`] takes each event to what it means. [`route`] says from a
 //! request's head what it is: a health check, which [`answer`] answers from the board, a question to
@@ -58,7 +60,8 @@
 //! # Life of a reload
 //!
 //! At SIGHUP, and when the file says something else, [`app`] reads it. Whatever could fail is done
-//! first: the rules of [`config`], the keys that only a restart changes, the new sockets; then new
+//! first: the rules of [`config`], the keys that only a restart changes, the files of certificates
+//! and keys, which lead to a reload too when they change, the new sockets; then new
 //! endpoints are probed once. Only then upstreams, the board's views, listeners and workers take
 //! the new configuration over, one after the other on the control thread. What is the same stays:
 //! a listener's socket by its address, an endpoint with its state by its upstream and address. A

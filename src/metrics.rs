@@ -18,9 +18,9 @@ use prometheus_client::{
 pub use self::{
     family::Family,
     labels::{
-        AnswerLabels, BytesLabels, EjectionLabels, EndpointLabels, HashLabels, ListenerLabels,
-        ProbeLabels, RefusedLabels, ReloadLabels, RequestLabels, RetryLabels, RouteLabels,
-        ServiceLabels, ShedLabels, Text, UpstreamLabels,
+        AnswerLabels, BytesLabels, CertificateLabels, EjectionLabels, EndpointLabels, HashLabels,
+        ListenerLabels, ProbeLabels, RefusedLabels, ReloadLabels, RequestLabels, RetryLabels,
+        RouteLabels, ServiceLabels, ShedLabels, Text, UpstreamLabels,
     },
 };
 
@@ -79,6 +79,8 @@ pub struct Metrics {
     pub discovery_failures: Family<UpstreamLabels, Counter>,
     /// When they were found last, in seconds since 1970.
     pub discovery_last_success: Family<UpstreamLabels, Gauge>,
+    /// When certificates end that are shown, in seconds since 1970.
+    pub certificates: Family<CertificateLabels, Gauge>,
     /// Configurations that were read since the start, by what came of them.
     pub config_reloads: Family<ReloadLabels, Counter>,
     /// 1 where the last configuration that was read is the one that runs, else 0.
@@ -135,6 +137,7 @@ impl Metrics {
             service_serving: Family::default(),
             probes: Family::default(),
             probe_duration: Family::new(latency),
+            certificates: Family::default(),
             config_reloads: Family::default(),
             config_last_reload_successful: Gauge::default(),
             config_applied: Gauge::default(),
@@ -197,6 +200,12 @@ impl Metrics {
             metrics.discovery_last_success,
             "discovery_last_success_timestamp",
             "When they were found last, since 1970",
+            Unit::Seconds
+        );
+        add!(
+            metrics.certificates,
+            "tls_certificate_expiry_timestamp",
+            "When a certificate ends that is shown, since 1970",
             Unit::Seconds
         );
         add!(metrics.config_reloads, "config_reloads", "Configurations read since the start");
@@ -281,6 +290,14 @@ impl Metrics {
     /// Forgets the services that `kept` does not admit.
     pub fn keep_services(&self, kept: impl Fn(&str) -> bool) {
         self.service_serving.retain(|it| kept(&it.service.0));
+    }
+
+    /// Notes when the certificates end that are shown from now on.
+    pub fn shown(&self, ends: &[(CertificateLabels, i64)]) {
+        self.certificates.retain(|it| ends.iter().any(|(labels, _)| labels == it));
+        for (labels, end) in ends {
+            self.certificates.get_or_create(labels).set(*end);
+        }
     }
 
     /// Notes that the configuration of this hash runs from now on.

@@ -1,9 +1,16 @@
 //! What the configuration's files of certificates and keys have in them.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    sync::Arc,
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use tracing::warn;
 
 use crate::{
     config::{Config, Problems},
+    metrics::{CertificateLabels, Metrics, Text},
     tls::{Acceptor, Connector},
 };
 
@@ -46,4 +53,33 @@ impl Certificates {
         problems.sort_by_key(|problem| problem.line);
         Err(Problems(problems))
     }
+
+    /// Tells when they end: the metrics, and the log where that is soon. `config` is what they were
+    /// read for.
+    pub(super) fn tell(&self, config: &Config, metrics: &Metrics) {
+        let listeners = config.listeners.iter().zip(&self.listeners);
+        let listeners =
+            listeners.filter_map(|(it, tls)| Some((&*it.name, "", tls.as_ref()?.ends())));
+        let upstreams = self.upstreams.iter().map(|(name, tls)| ("", &**name, tls.ends()));
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let now = i64::try_from(now.as_secs()).unwrap_or(i64::MAX);
+        let mut all = Vec::new();
+        for (listener, upstream, ends) in listeners.chain(upstreams) {
+            for (file, end) in ends {
+                let file = file.display().to_string();
+                let days = (end - now).div_euclid(DAY);
+                if days < SOON {
+                    warn!(listener, upstream, file, days, "a certificate ends soon, or has ended");
+                }
+                let [listener, upstream, file] = [listener, upstream, &file].map(Text::from);
+                all.push((CertificateLabels { listener, upstream, file }, *end));
+            }
+        }
+        metrics.shown(&all);
+    }
 }
+
+/// In seconds.
+const DAY: i64 = 24 * 3600;
+/// How many days before its end a certificate is warned of.
+const SOON: i64 = 14;

@@ -2,7 +2,11 @@
 
 use std::{sync::Arc, time::Duration};
 
-use tokio::task::{JoinError, JoinSet};
+use tokio::{
+    task::{JoinError, JoinSet},
+    time::timeout,
+};
+use tracing::warn;
 
 use super::Certificates;
 use crate::{
@@ -129,6 +133,23 @@ impl Probed {
     /// Waits for what should go on for ever.
     pub(super) async fn ended(&mut self) -> Option<Result<(), JoinError>> {
         self.tasks.join_next().await
+    }
+}
+
+/// Waits until every endpoint was probed once, or should have been.
+pub(super) async fn known<'a>(
+    upstreams: impl Iterator<Item = &'a Probed> + Clone,
+    changes: &Changes,
+) {
+    let mut changes = changes.subscribe();
+    let patience = upstreams.clone().map(Probed::patience).max().unwrap_or_default();
+    let known = async {
+        while !upstreams.clone().all(Probed::is_known) {
+            _ = changes.changed().await;
+        }
+    };
+    if timeout(patience, known).await.is_err() {
+        warn!(waited = ?patience, "taken over with endpoints that were not probed yet");
     }
 }
 

@@ -8,15 +8,15 @@ use tokio::{
     net::TcpListener,
     sync::watch,
     task::JoinSet,
-    time::{Instant, sleep_until, timeout},
+    time::{Instant, sleep_until},
 };
-use tracing::{error, info, warn};
+use tracing::{error, info};
 
 use super::{
     certificates::Certificates,
     handover::Sockets,
     listening::{self, Listening},
-    probed::Probed,
+    probed::{Probed, known},
     reload::Reloader,
 };
 use crate::{
@@ -51,6 +51,8 @@ pub(super) struct Running {
     /// When to forget the labels of what ended after it was configured no more, and how long after
     /// that again.
     sweep: (Instant, Duration),
+    /// When it was told last when certificates end.
+    told: Instant,
 }
 
 impl Running {
@@ -98,6 +100,7 @@ impl Running {
             metrics: metrics.clone(),
             shutdown: shutdown.clone(),
             sweep: (Instant::now() + SWEEP, SWEEP),
+            told: Instant::now(),
         };
         running.apply(config, certificates, sockets)?;
         Ok(running)
@@ -136,6 +139,10 @@ impl Running {
                     let pause = LONGEST_SWEEP.min(pause * 2);
                     self.sweep = (Instant::now() + pause, pause);
                     self.metrics.keep(&self.named());
+                    if self.told.elapsed() >= DAY {
+                        self.told = Instant::now();
+                        self.certificates.tell(&self.config, &self.metrics);
+                    }
                     continue;
                 }
             };
@@ -318,6 +325,8 @@ impl Running {
         self.shown.send_replace(admin::Running { views, upstreams, listeners, config: written });
         (self.config, self.certificates) = (config, certificates);
         self.metrics.keep(&self.named());
+        self.certificates.tell(&self.config, &self.metrics);
+        self.told = Instant::now();
         self.metrics.applied(&self.config.written.hash());
         self.sweep = (Instant::now() + SWEEP, SWEEP);
         Ok(())
@@ -365,20 +374,6 @@ pub(super) struct Drained {
     pub(super) workers: Arc<Vec<Worker>>,
 }
 
-/// Waits until every endpoint was probed once, or should have been.
-async fn known(upstreams: impl Iterator<Item = &Probed> + Clone, changes: &Changes) {
-    let mut changes = changes.subscribe();
-    let patience = upstreams.clone().map(Probed::patience).max().unwrap_or_default();
-    let known = async {
-        while !upstreams.clone().all(Probed::is_known) {
-            _ = changes.changed().await;
-        }
-    };
-    if timeout(patience, known).await.is_err() {
-        warn!(waited = ?patience, "taken over with endpoints that were not probed yet");
-    }
-}
-
 fn all(upstreams: &[Probed]) -> Arc<[Arc<Upstream>]> {
     upstreams.iter().map(|it| Arc::clone(it.upstream())).collect()
 }
@@ -391,4 +386,6 @@ fn answers(reader: &Reader, config: &config::Listener, health: &config::Health) 
 /// What ended late is taken out of the metrics after that long, and after twice as long again and
 /// again, since a stream has no bound.
 const SWEEP: Duration = Duration::from_secs(2);
+/// How often certificates that end soon are warned of.
+const DAY: Duration = Duration::from_secs(24 * 3600);
 const LONGEST_SWEEP: Duration = Duration::from_secs(60);

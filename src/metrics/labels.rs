@@ -146,6 +146,17 @@ pub struct HashLabels {
     pub hash: Text,
 }
 
+/// Labels of a certificate that is shown.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct CertificateLabels {
+    /// The listener that shows it to clients, or "".
+    pub listener: Text,
+    /// The upstream whose endpoints it is shown to, or "".
+    pub upstream: Text,
+    /// Its file.
+    pub file: Text,
+}
+
 /// A label's value; clones share it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Text(pub Arc<str>);

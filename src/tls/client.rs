@@ -3,6 +3,7 @@
 use std::{
     io,
     net::SocketAddr,
+    path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
 };
 
@@ -25,6 +26,7 @@ pub struct Connector {
     name: Option<ServerName<'static>>,
     /// Of what it was made.
     source: (UpstreamTls, u64),
+    ends: Vec<(PathBuf, i64)>,
 }
 
 /// What is to be spoken under TLS.
@@ -58,6 +60,7 @@ impl Connector {
             })
         });
         let source = (config.clone(), files.fingerprint());
+        let ends = files.ends();
         let (roots, own) = files.end(roots.zip(own))?;
         let builder = ClientConfig::builder_with_provider(provider())
             .with_protocol_versions(rustls::ALL_VERSIONS)
@@ -70,7 +73,12 @@ impl Connector {
             }
             None => builder.with_no_client_auth(),
         };
-        Ok(Self { made: Mutex::new(Arc::new(made)), name: name.and_then(Result::ok), source })
+        Ok(Self { made: Mutex::new(Arc::new(made)), name: name.and_then(Result::ok), source, ends })
+    }
+
+    /// When the certificate that it shows ends, with its file, in seconds since 1970.
+    pub fn ends(&self) -> &[(PathBuf, i64)] {
+        &self.ends
     }
 
     /// Has connections that are made from now on go by what the files of `other` have in them.

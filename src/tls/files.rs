@@ -3,7 +3,7 @@
 use std::{
     fs,
     hash::{DefaultHasher, Hash, Hasher},
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 use rustls::{
@@ -16,7 +16,7 @@ use rustls::{
     sign::CertifiedKey,
 };
 
-use super::provider;
+use super::{expiry, provider};
 use crate::config::{KeyPair, Problem};
 
 /// Reads files, and keeps what is wrong with them.
@@ -24,6 +24,7 @@ use crate::config::{KeyPair, Problem};
 pub(super) struct Files {
     read: DefaultHasher,
     problems: Vec<Problem>,
+    ends: Vec<(PathBuf, i64)>,
 }
 
 impl Files {
@@ -44,11 +45,19 @@ impl Files {
         self.read.finish()
     }
 
+    /// When the certificates that are shown end, each with its file, in seconds since 1970.
+    pub(super) fn ends(&mut self) -> Vec<(PathBuf, i64)> {
+        std::mem::take(&mut self.ends)
+    }
+
     /// A chain and its key.
     pub(super) fn pair(&mut self, pair: &KeyPair) -> Option<CertifiedKey> {
         let at = |key| format!("{}.{key}", pair.path);
         let chain = self.certificates(at("cert_file"), &pair.cert_file);
         let key = self.key(at("key_file"), &pair.key_file);
+        // The first one that ends makes the others useless.
+        let end = chain.iter().flatten().filter_map(|it| expiry::end(it)).min();
+        self.ends.extend(end.map(|end| (pair.cert_file.clone(), end)));
         let made = CertifiedKey::from_der(chain?, key?, &provider());
         made.map_err(|error| {
             let (cert, key) = (pair.cert_file.display(), pair.key_file.display());

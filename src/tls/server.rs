@@ -1,6 +1,6 @@
 //! A listener's side: its certificates, which clients it takes, and their handshakes.
 
-use std::{io, sync::Arc, time::Duration};
+use std::{io, path::PathBuf, sync::Arc, time::Duration};
 
 use rustls::{
     RootCertStore, ServerConfig,
@@ -30,6 +30,7 @@ pub struct Acceptor {
     plain: bool,
     /// Of what it was made.
     source: (ListenerTls, u64),
+    ends: Vec<(PathBuf, i64)>,
 }
 
 impl PartialEq for Acceptor {
@@ -55,9 +56,15 @@ impl Acceptor {
         };
         let made = certificates.into_iter().collect::<Option<Vec<_>>>().zip(clients);
         let source = (config.clone(), files.fingerprint());
+        let ends = files.ends();
         let (certificates, clients) = files.end(made)?;
         let plain = config.plain;
-        Ok(Self { config: Arc::new(server(certificates, clients)), plain, source })
+        Ok(Self { config: Arc::new(server(certificates, clients)), plain, source, ends })
+    }
+
+    /// When its certificates end, each with its file, in seconds since 1970.
+    pub fn ends(&self) -> &[(PathBuf, i64)] {
+        &self.ends
     }
 
     /// Lets a client speak without TLS.

@@ -2,6 +2,7 @@
 
 use std::{fs, path::Path};
 
+use rcgen::date_time_ymd;
 use rustls::pki_types::CertificateDer;
 
 use super::{calls, files, yaml};
@@ -9,7 +10,7 @@ use crate::fixture::{
     certs::{Authority, Pair},
     echo::Echo,
     eventually,
-    program::upbeat,
+    program::{Running, upbeat},
     proxy::Proxy,
 };
 
@@ -52,6 +53,29 @@ async fn a_certificate_that_is_renewed_is_shown_and_one_that_does_not_fit_is_not
     assert_eq!(shown().await, second.read().0[0]);
     assert!(calls(before, address).await, "what is connected stays");
     proxy.stop().await;
+}
+
+#[tokio::test]
+async fn the_end_of_a_certificate_is_counted_and_told_when_it_is_near() {
+    let (echo, ca) = (Echo::start().await, Authority::new("expiry", "ca"));
+    let (good, late) = (ca.pair("localhost"), ca.issue("localhost", 2, true));
+    let section = format!("{}, certificates: [{{ {} }}]", files(&good), files(&late));
+    let config = yaml(echo.address(), &section);
+    let proxy = super::start(echo.address(), &section).await;
+    for (pair, year) in [(&good, 4096), (&late, 2020)] {
+        let file = pair.cert.display();
+        let labels = format!("{{listener=\"tls\",upstream=\"\",file=\"{file}\"}}");
+        let name = format!("upbeat_tls_certificate_expiry_timestamp_seconds{labels}");
+        let end = date_time_ymd(year, 1, 1).unix_timestamp();
+        assert_eq!(proxy.metric(&name).await, end as f64, "{year}");
+    }
+    proxy.stop().await;
+    let path = file("tls-expiry", &(config + "log: { format: json }\n"));
+    let mut running = Running::start(&["run", "--config", &path]);
+    let line = running.logged("a certificate ends soon, or has ended").await;
+    assert_eq!((&line["listener"], &line["level"]), (&"tls".into(), &"WARN".into()));
+    assert_eq!(line["file"], *late.cert.display().to_string());
+    assert!(line["days"].as_i64().unwrap() < 0);
 }
 
 #[tokio::test]
