@@ -7,6 +7,7 @@ mod files;
 mod server;
 mod session;
 mod stream;
+mod uri;
 
 use std::sync::{Arc, LazyLock};
 

@@ -128,6 +128,7 @@ fn connector(options: &Options) -> Result<Option<Arc<Connector>>, Failure> {
     let config = UpstreamTls {
         ca_file: options.ca.clone(),
         server_name: Some(name.to_owned()),
+        expect_san: Vec::new(),
         own: None,
         path: "TLS".to_owned(),
     };

@@ -176,8 +176,9 @@ impl Engine {
     /// Takes what came on a link. False when the link is over.
     pub(super) fn feed(&mut self, id: usize, input: &[u8]) -> bool {
         let mut at = 0;
-        self.links[id].heard_at = self.context.now;
-        self.buffers.supply(&mut self.links[id].out);
+        let link = &mut self.links[id];
+        link.heard_at = self.context.now;
+        self.buffers.supply(&mut link.out);
         loop {
             let link = &mut self.links[id];
             if link.closing {

@@ -14,7 +14,7 @@ use rustls::{
 use tokio::net::TcpStream;
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
-use super::{PROTOCOLS, files::Files, provider};
+use super::{PROTOCOLS, files::Files, provider, uri::ByUri};
 use crate::config::{Problem, UpstreamTls};
 
 /// What handshakes with the endpoints of an upstream need.
@@ -64,8 +64,13 @@ impl Connector {
         let (roots, own) = files.end(roots.zip(own))?;
         let builder = ClientConfig::builder_with_provider(provider())
             .with_protocol_versions(rustls::ALL_VERSIONS)
-            .expect("the provider has suites for both versions")
-            .with_root_certificates(roots);
+            .expect("the provider has suites for both versions");
+        let builder = match config.expect_san.is_empty() {
+            true => builder.with_root_certificates(roots),
+            false => builder
+                .dangerous()
+                .with_custom_certificate_verifier(ByUri::new(roots, config.expect_san.clone())),
+        };
         let made = match own {
             Some(own) => {
                 let own: Arc<dyn ResolvesClientCert> = Arc::new(SingleCertAndKey::from(own));

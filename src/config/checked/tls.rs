@@ -31,6 +31,8 @@ pub struct UpstreamTls {
     pub ca_file: Option<PathBuf>,
     /// The name that their certificates must have, where it is not their address.
     pub server_name: Option<String>,
+    /// URIs of which their certificates must have one, in the place of the name. Mostly none.
+    pub expect_san: Vec<String>,
     /// What is shown to them.
     pub own: Option<KeyPair>,
     /// Where this section stands, for reports that name the key to set.

@@ -37,6 +37,10 @@ pub(in crate::config) struct UpstreamTls {
     /// The name that their certificates must have, and that they are asked for (SNI). Default: the
     /// name of `dns`, or else the endpoint's IP address.
     pub(in crate::config) server_name: Option<String>,
+    /// URIs of which their certificates must have one, such as
+    /// `spiffe://cluster.local/ns/tempo/sa/distributor`: the name is not looked at then. Default:
+    /// none.
+    pub(in crate::config) expect_san: Vec<String>,
     /// The certificate that is shown to them, in PEM. Default: none.
     pub(in crate::config) cert_file: Option<PathBuf>,
     /// Its private key, in PEM. Required with `cert_file`.

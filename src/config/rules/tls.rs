@@ -46,13 +46,19 @@ impl Checker<'_> {
         raw: document::UpstreamTls,
         name: Option<&str>,
     ) -> UpstreamTls {
-        let document::UpstreamTls { ca_file, server_name, cert_file, key_file } = raw;
+        let document::UpstreamTls { ca_file, server_name, expect_san, cert_file, key_file } = raw;
+        for (index, uri) in expect_san.iter().enumerate() {
+            if !uri.contains("://") {
+                let words = "is not a URI, such as spiffe://a/b: for a name there is server_name";
+                self.problem(&format!("{path}.expect_san[{index}]"), format!("{uri:?} {words}"));
+            }
+        }
         let own = match (cert_file, key_file) {
             (None, None) => None,
             (cert_file, key_file) => self.key_pair(path.clone(), cert_file, key_file),
         };
         let server_name = server_name.or_else(|| name.map(ToOwned::to_owned));
-        UpstreamTls { ca_file, server_name, own, path }
+        UpstreamTls { ca_file, server_name, expect_san, own, path }
     }
 
     /// A certificate and its key, of which neither is of use alone.

@@ -66,8 +66,16 @@ async fn endpoints_that_want_a_certificate_are_shown_it() {
     assert_eq!(one_call(&proxy).await, (MESSAGE.to_vec(), 0));
     proxy.stop().await;
     let proxy = Proxy::start(&yaml(echo.address(), CHECK, &trust)).await;
-    proxy.wait_not_serving().await;
+    // It learns that after its own side of the handshake.
+    let told = async || format!("{:?}", proxy.status().await.upstreams);
+    eventually("a reason", async || told().await.contains("connection lost")).await;
     proxy.stop().await;
+}
+
+/// Waits until a probe has failed for its TLS.
+async fn distrusts(proxy: &Proxy) {
+    let told = async || format!("{:?}", proxy.status().await.upstreams);
+    eventually("the reason", async || told().await.contains("TLS with 127.0.0.1")).await;
 }
 
 #[tokio::test]
@@ -81,9 +89,9 @@ async fn an_endpoint_that_is_not_trusted_gets_no_calls_and_its_fault_is_told() {
         let echo = Echo::with_tls(ca.server(&pair, false)).await;
         let tls = format!("ca_file: {:?}", ca.file());
         let proxy = Proxy::start(&yaml(echo.address(), CHECK, &tls)).await;
-        let reason = async || format!("{:?}", proxy.status().await.upstreams);
-        eventually("the reason", async || reason().await.contains("TLS with 127.0.0.1")).await;
-        assert!(reason().await.contains(words), "{words}: {}", reason().await);
+        distrusts(&proxy).await;
+        let told = format!("{:?}", proxy.status().await.upstreams);
+        assert!(told.contains(words), "{words}: {told}");
         proxy.stop().await;
         // By its checks alone it would be well.
         let proxy = Proxy::start(&yaml(echo.address(), "{ tcp: {} }", &tls)).await;
@@ -94,6 +102,31 @@ async fn an_endpoint_that_is_not_trusted_gets_no_calls_and_its_fault_is_told() {
         let told = reply.status().unwrap().message.into_owned();
         assert!(told.contains("TLS failed"), "{told}");
         assert_eq!(echo.seen().streams.load(SeqCst), 0);
+        proxy.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn endpoints_may_be_known_by_a_uri() {
+    let (ca, other) = (Authority::new("uri", "ca"), Authority::new("uri", "other"));
+    let (good, wrong) = ("spiffe://a/tempo", "spiffe://a/other");
+    for (pair, serves) in [
+        (ca.pair(good), true),
+        (ca.pair(wrong), false),
+        (ca.pair("127.0.0.1"), false),
+        (other.pair(good), false),
+        (ca.issue(good, 2, true), false),
+    ] {
+        let echo = Echo::with_tls(ca.server(&pair, false)).await;
+        let tls = format!("ca_file: {:?}, expect_san: [\"spiffe://b/c\", {good:?}]", ca.file());
+        let proxy = Proxy::start(&yaml(echo.address(), CHECK, &tls)).await;
+        match serves {
+            true => {
+                proxy.wait_serving().await;
+                assert_eq!(one_call(&proxy).await, (MESSAGE.to_vec(), 0));
+            }
+            false => distrusts(&proxy).await,
+        }
         proxy.stop().await;
     }
 }
