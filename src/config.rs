@@ -7,6 +7,7 @@
 //! `written` what was said, to be shown and compared.
 
 mod checked;
+mod credentials;
 mod document;
 mod environment;
 mod limits;
@@ -23,10 +24,11 @@ use std::{
 };
 
 pub use self::checked::{
-    Access, Check, Clients, Config, Discovery, Dns, Endpoint, Family, File, GrpcCheck, Health,
-    HttpCheck, KeyPair, Listener, ListenerTls, Lookup, Match, Policy, Probe, Retry, Route, Service,
-    Upstream, UpstreamTls,
+    Access, Auth, Check, Clients, Config, CredentialsFile, Discovery, Dns, Endpoint, Family, File,
+    GrpcCheck, Health, HttpCheck, KeyPair, Listener, ListenerTls, Lookup, Match, Policy, Probe,
+    Retry, Route, Service, Tenants, Upstream, UpstreamTls,
 };
+pub use self::credentials::Credentials;
 pub use self::document::{
     Admin, Admission, AllDown, AllDownPolicy, Drain, Ejection, Level, LoadBalancing, Log,
     LogFormat, NotServingAs, ProxyProtocol, Records, Reload, RetryStatus,
@@ -42,7 +44,49 @@ impl Config {
     /// # Errors
     /// Every problem found, in the order of the file's lines.
     pub fn load(path: &Path) -> Result<Self, Problems> {
-        Self::parse(&Self::read(path)?, |name| std::env::var(name).ok())
+        let environment = |name: &str| std::env::var(name).ok();
+        Self::parse(&Self::read(path)?, environment)?.with_files(environment)
+    }
+
+    /// The same with what stands in the files of credentials that it names. Without this nobody in
+    /// them is known.
+    ///
+    /// # Errors
+    /// All that is wrong with them.
+    pub fn with_files(
+        mut self,
+        environment: impl Fn(&str) -> Option<String>,
+    ) -> Result<Self, Problems> {
+        let mut problems = Vec::new();
+        for auth in self.listeners.iter_mut().filter_map(|listener| listener.auth.as_mut()) {
+            for file in &auth.files {
+                problems.extend(file.read(&mut auth.credentials, &environment));
+            }
+        }
+        match problems.is_empty() {
+            true => Ok(self),
+            false => Err(Problems(problems)),
+        }
+    }
+
+    /// What would change from this one to `other`: what they say, and who is known by files that
+    /// they name alike.
+    pub fn differences(&self, other: &Self) -> Vec<Difference> {
+        let mut found = self.written.differences(&other.written);
+        for listener in &self.listeners {
+            let path = lines::join("listeners", &listener.name) + ".auth";
+            let known = |config: &Self| {
+                let auth = config.listeners.iter().find(|it| it.name == listener.name);
+                auth.and_then(|it| it.auth.as_ref()).map(|auth| auth.credentials.clone())
+            };
+            let told =
+                found.iter().any(|it| it.path.starts_with(&path) || path.starts_with(&it.path));
+            if !told && known(self) != known(other) {
+                let hidden = || Some("***".to_owned());
+                found.push(Difference { path, from: hidden(), to: hidden() });
+            }
+        }
+        found
     }
 
     /// Reads the file at `path`.
@@ -70,6 +114,7 @@ impl Config {
         let (text, unset) = environment::substitute(text, environment);
         let mut problems = match source::read(&text) {
             Ok((document, lines, mut problems)) => {
+                source::conceal(&mut problems);
                 let mut config = rules::check(document, &lines, &mut problems);
                 if problems.is_empty() && unset.is_empty() {
                     config.written = Written::of(&text, &config);
@@ -80,7 +125,10 @@ impl Config {
             }
             // With the values it may well be YAML.
             Err(_) if !unset.is_empty() => Vec::new(),
-            Err(problems) => problems.0,
+            Err(Problems(mut problems)) => {
+                source::conceal(&mut problems);
+                problems
+            }
         };
         problems.retain(|problem| unset.iter().all(|unset| unset.line != problem.line));
         problems.extend(unset);
@@ -88,12 +136,14 @@ impl Config {
         Err(Problems(problems))
     }
 
-    /// The files of certificates and keys that it names.
+    /// The files of certificates, keys and credentials that it names.
     pub fn files(&self) -> Vec<PathBuf> {
+        let auth = self.listeners.iter().filter_map(|it| it.auth.as_ref());
+        let credentials = auth.flat_map(|it| &it.files).map(|it| &it.path);
         let listeners = self.listeners.iter().filter_map(|it| it.tls.as_ref());
         let upstreams = self.upstreams.iter().filter_map(|it| it.tls.as_ref());
         let all = listeners.flat_map(ListenerTls::files);
-        all.chain(upstreams.flat_map(UpstreamTls::files)).cloned().collect()
+        all.chain(upstreams.flat_map(UpstreamTls::files)).chain(credentials).cloned().collect()
     }
 
     /// The problem with the line of its key, for what is found wrong after the text was checked.
@@ -148,6 +198,15 @@ impl fmt::Display for Problems {
 }
 
 impl std::error::Error for Problems {}
+
+/// One checked listener with these keys beside the required ones, for the tests of the modules above.
+#[cfg(test)]
+pub(crate) fn listener(keys: &str) -> Listener {
+    let rest = "upstreams: { u: { endpoints: ['127.0.0.1:1'], probe: { checks: [{ tcp: {} }] } } }";
+    let listener = format!("{{ name: l, address: '127.0.0.1:0', upstream: u, {keys} }}");
+    let config = Config::parse(&format!("listeners: [{listener}]\n{rest}"), |_| None);
+    config.expect("a good configuration").listeners.remove(0)
+}
 
 /// One checked upstream, for the tests of the modules above.
 #[cfg(test)]

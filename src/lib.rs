@@ -11,7 +11,7 @@
 //! 7  app  demo                     the only wiring: bind, start workers and tasks, reload, drain
 //! 6  worker  admin                 edges: a worker's sockets; admin's HTTP
 //! 5  relay                         a worker's streams: paired with an endpoint's, or answered here
-//! 4  route  answer  |  probe  discovery    request plane | control plane: neither imports the other
+//! 4  route  auth  answer  |  probe  discovery    request plane | control plane: neither imports the other
 //! 3  health                        Board: endpoint states folded into one published answer
 //! 2  upstream                      Upstream, Endpoint, Balancer
 //! 1  http2  grpc  net  tls  metrics  shutdown
@@ -41,14 +41,16 @@
 //! connection's socket reads goes through [`http2`], which knows neither sockets nor time and turns
 //! bytes into events; the [`relay`] takes each event to what it means. [`route`] says from a
 //! request's head what it is: a health check, which [`answer`] answers from the board, a question to
-//! reflection, a call, or neither. For a call its table of the listener's routes names an upstream,
-//! of which [`upstream::Upstream::pick`] gives an endpoint that has room and registers the call in
-//! flight there; where none has room the call waits. One of the worker's connections to the endpoint
-//! takes a stream, and frames are relayed both ways: header fields by identity, payload by slices,
-//! window by window, into the buffers that are written once at the end of the turn. What was sent is
-//! kept until a response begins, so that a call that no backend has processed, or that its route
-//! lets be tried again, is placed anew. When the response has ended, the call stops being in flight.
-//! What takes too long is found by a coarse tick, not by a timer for each call.
+//! reflection, a call, or neither. For a call [`auth`] tells from its metadata whether it is
+//! forwarded at all and for which tenant, where its listener asks. A table of the listener's routes
+//! names an upstream, of which [`upstream::Upstream::pick`] gives an endpoint that has room and
+//! registers the call in flight there; where none has room the call waits. One of the worker's
+//! connections to the endpoint takes a stream, and frames are relayed both ways: header fields by
+//! identity, payload by slices, window by window, into the buffers that are written once at the end
+//! of the turn. What was sent is kept until a response begins, so that a call that no backend has
+//! processed, or that its route lets be tried again, is placed anew. When the response has ended,
+//! the call stops being in flight. What takes too long is found by a coarse tick, not by a timer for
+//! each call.
 //!
 //! # Life of a health check
 //!
@@ -77,6 +79,7 @@
 pub mod admin;
 pub mod answer;
 pub mod app;
+pub mod auth;
 pub mod cli;
 pub mod config;
 pub mod demo;

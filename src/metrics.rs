@@ -49,6 +49,8 @@ pub struct Metrics {
     pub connections_accepted: Family<ListenerLabels, Counter>,
     /// Client connections closed at once, by the reason.
     pub connections_refused: Family<RefusedLabels, Counter>,
+    /// Calls and health checks that were turned away for who asked them.
+    pub denied: Family<RefusedLabels, Counter>,
     /// Open connections to an endpoint.
     pub upstream_connections: Family<EndpointLabels, Gauge>,
     /// Connections to an endpoint that could not be made.
@@ -122,6 +124,7 @@ impl Metrics {
             connections: Family::default(),
             connections_accepted: Family::default(),
             connections_refused: Family::default(),
+            denied: Family::default(),
             upstream_connections: Family::default(),
             upstream_connect_failures: Family::default(),
             queued: Family::default(),
@@ -174,6 +177,7 @@ impl Metrics {
             "connections_refused",
             "Client connections closed at once, by the reason"
         );
+        add!(metrics.denied, "denied", "Calls turned away for who makes them, by the reason");
         add!(
             metrics.upstream_connections,
             "upstream_connections",
@@ -258,6 +262,7 @@ impl Metrics {
         self.connections.retain(port);
         self.connections_accepted.retain(port);
         self.connections_refused.retain(|it| listener(&it.listener));
+        self.denied.retain(|it| listener(&it.listener));
         self.timeouts.retain(|it| listener(&it.listener) && upstream(&it.upstream));
         self.shed.retain(|it| upstream(&it.upstream));
         self.queued.retain(|it| upstream(&it.upstream));

@@ -12,6 +12,7 @@ mod dial;
 mod doubt;
 mod downstream;
 mod engine;
+mod gate;
 mod lane;
 mod late;
 mod link;

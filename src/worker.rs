@@ -176,12 +176,15 @@ async fn serve(socket: Socket, relay: Relay, handshakes: &Handshakes) {
         };
         match timeout(patience, begun).await {
             Ok(Ok((entered, opened))) => {
+                let client = entered.client;
                 match opened {
                     Opened::Http2 { socket, session, first } => {
-                        relay.serve(socket, session, &first, listener, entered.client).await;
+                        relay.serve(socket, session, &first, listener, client).await;
                     }
-                    Opened::Http1(stream) => http1::serve(stream, listener, &relay).await,
-                    Opened::Http1OverTls(stream) => http1::serve(stream, listener, &relay).await,
+                    Opened::Http1(stream) => http1::serve(stream, listener, client, &relay).await,
+                    Opened::Http1OverTls(stream) => {
+                        http1::serve(stream, listener, client, &relay).await;
+                    }
                 }
                 drop(entered.place);
             }

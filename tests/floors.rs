@@ -14,7 +14,7 @@ const FLOORS: [&[&str]; 9] = [
     &["http2", "grpc", "net", "tls", "metrics", "shutdown"],
     &["upstream"],
     &["health"],
-    &["route", "answer", "probe", "discovery"],
+    &["route", "auth", "answer", "probe", "discovery"],
     &["relay"],
     &["worker", "admin"],
     &["app", "demo"],

@@ -59,7 +59,7 @@ impl Reloader {
         let files = config.files();
         let mut told = Content::read(&path, &files);
         // It may have changed since it was loaded.
-        let same = |text: &String| parse(text).is_ok_and(|now| now.written == config.written);
+        let same = |text: &String| parse(text).is_ok_and(|now| config.differences(&now).is_empty());
         if !told.text.as_ref().is_ok_and(same) {
             told.text = Ok(String::new());
         }
@@ -130,5 +130,6 @@ fn hash(files: &[PathBuf]) -> u64 {
 }
 
 fn parse(text: &str) -> Result<Config, Problems> {
-    Config::parse(text, |name| std::env::var(name).ok())
+    let environment = |name: &str| std::env::var(name).ok();
+    Config::parse(text, environment)?.with_files(environment)
 }

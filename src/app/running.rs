@@ -171,7 +171,8 @@ impl Running {
     async fn take(&mut self, read: Result<(Config, Certificates), Problems>) {
         let outcome = match read {
             Ok((config, certificates))
-                if config.written == self.config.written && certificates == self.certificates =>
+                if self.config.differences(&config).is_empty()
+                    && certificates == self.certificates =>
             {
                 Ok(None)
             }
@@ -213,7 +214,7 @@ impl Running {
         config: Config,
         certificates: Certificates,
     ) -> Result<Vec<Difference>, Vec<String>> {
-        let differences = self.config.written.differences(&config.written);
+        let differences = self.config.differences(&config);
         let stays = differences.iter().filter(|it| it.needs_restart()).map(|it| {
             let said = |words: &Option<String>| words.as_deref().unwrap_or("nothing").to_owned();
             let (path, from, to) = (&it.path, said(&it.from), said(&it.to));

@@ -2,6 +2,7 @@
 //! filled in, every rule between keys held.
 
 mod access;
+mod auth;
 mod discovery;
 mod tls;
 
@@ -9,6 +10,7 @@ use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
 
 pub use self::{
     access::Access,
+    auth::{Auth, CredentialsFile, Tenants},
     discovery::{Discovery, Dns, Family, File, Lookup},
     tls::{Clients, KeyPair, ListenerTls, UpstreamTls},
 };
@@ -74,6 +76,10 @@ pub struct Listener {
     pub max_message_size: u64,
     /// Who may connect.
     pub access: Access,
+    /// What calls must prove; none where they need not.
+    pub auth: Option<Auth>,
+    /// Which tenants may call; none where that is not asked.
+    pub tenants: Option<Tenants>,
     /// `limits`, with this listener's overrides.
     pub limits: Limits,
 }

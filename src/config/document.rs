@@ -1,6 +1,7 @@
 //! The shape of the YAML, as serde and the JSON Schema see it. What must be there is checked in
 //! `rules`, so that one missing key does not hide the other problems.
 
+mod auth;
 mod discovery;
 mod endpoint;
 mod health;
@@ -15,15 +16,8 @@ use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-pub use self::{
-    discovery::Records,
-    health::{AllDown, AllDownPolicy, NotServingAs},
-    listener::ProxyProtocol,
-    overload::{Admission, Ejection},
-    route::RetryStatus,
-    upstream::LoadBalancing,
-};
 pub(super) use self::{
+    auth::{Auth, Tenant, User},
     discovery::{Dns, File},
     endpoint::Endpoint,
     health::Health,
@@ -31,6 +25,14 @@ pub(super) use self::{
     route::{Match, Retry, Route, Timeouts},
     tls::{ClientAuth, ListenerTls, UpstreamTls},
     upstream::{Check, Grpc, Http, Probe, Upstream},
+};
+pub use self::{
+    discovery::Records,
+    health::{AllDown, AllDownPolicy, NotServingAs},
+    listener::ProxyProtocol,
+    overload::{Admission, Ejection},
+    route::RetryStatus,
+    upstream::LoadBalancing,
 };
 use super::{limits::Limits, value::Workers};
 

@@ -1,6 +1,7 @@
 //! The rules: from a document to a [`Config`], every problem on the way told.
 
 mod access;
+mod auth;
 mod discovery;
 mod health;
 mod limits;

@@ -1,11 +1,13 @@
 //! From text to a document, with every problem of its shape at once.
 
+mod secrets;
 mod words;
 
 use serde::Deserialize;
 use serde_path_to_error::{Path, Segment};
 use serde_yaml::{Mapping, Value};
 
+pub(super) use self::secrets::conceal;
 use super::{
     Problem, Problems,
     document::Document,

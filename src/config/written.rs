@@ -100,8 +100,9 @@ fn compare(path: &str, from: Option<&Value>, to: Option<&Value>, found: &mut Vec
     if from == to {
         return;
     }
+    let key = path.rsplit('.').next().unwrap_or_default();
     match (from, to) {
-        (Some(Value::Object(from)), Some(Value::Object(to))) => {
+        (Some(Value::Object(from)), Some(Value::Object(to))) if !is_secret(key) => {
             let keys: BTreeSet<&String> = from.keys().chain(to.keys()).collect();
             for key in keys {
                 compare(&join(path, key), from.get(key), to.get(key), found);
@@ -112,7 +113,6 @@ fn compare(path: &str, from: Option<&Value>, to: Option<&Value>, found: &mut Vec
             items(path, items_of, &[], found);
         }
         _ => {
-            let key = path.rsplit('.').next().unwrap_or_default();
             let said = |value: Option<&Value>| value.map(|value| words(&concealed(key, value)));
             found.push(Difference { path: path.to_owned(), from: said(from), to: said(to) });
         }
@@ -157,8 +157,7 @@ fn same(a: &[Value], b: &[Value]) -> bool {
 /// A value without what nobody but the file's owner should read. The one place where that is
 /// decided: by the names of keys, wherever they stand.
 fn concealed(key: &str, value: &Value) -> Value {
-    let key = key.to_ascii_lowercase();
-    if SECRETS.iter().any(|secret| key.ends_with(secret)) {
+    if is_secret(key) {
         return "***".into();
     }
     match value {
@@ -168,6 +167,11 @@ fn concealed(key: &str, value: &Value) -> Value {
         Value::Array(items) => items.iter().map(|item| concealed("", item)).collect(),
         value => value.clone(),
     }
+}
+
+fn is_secret(key: &str) -> bool {
+    let key = key.to_ascii_lowercase();
+    SECRETS.iter().any(|secret| key.ends_with(secret))
 }
 
 /// A value as YAML's flow style has it.
@@ -189,8 +193,9 @@ fn words(value: &Value) -> String {
 const LISTENERS: &str = "listeners";
 /// Keys that only a restart changes.
 const RESTART: [&str; 3] = ["workers", "admin.address", "log"];
-/// Ends of the names of keys that have secrets; a probe's metadata may.
-const SECRETS: [&str; 5] = ["authorization", "cookie", "password", "secret", "token"];
+/// Ends of the names of keys that have secrets; a probe's metadata may. A hash is one where the
+/// secret can be guessed.
+const SECRETS: [&str; 6] = ["authorization", "cookie", "password", "secret", "sha256", "token"];
 
 #[cfg(test)]
 mod tests {

@@ -50,13 +50,15 @@ pub struct ListenerLabels {
     pub listener: Text,
 }
 
-/// Labels of a connection that was closed at once.
+/// Labels of a connection that was closed at once, or of a call that was turned away.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct RefusedLabels {
     /// The listener's name.
     pub listener: Text,
     /// `address` where it is outside `allow`, `per_address` where its address has enough,
-    /// `proxy_protocol` where it does not begin as it must.
+    /// `proxy_protocol` where it does not begin as it must. Of a call what is wrong with its
+    /// credentials or its tenant: `no_credentials`, `many_credentials`, `bad_credentials`,
+    /// `no_tenant`, `many_tenants`, `other_tenant`.
     pub reason: &'static str,
 }
 

@@ -12,6 +12,7 @@ use super::{
 };
 use crate::{
     answer::Answers,
+    auth::{Denied, Gate},
     config,
     grpc::Code,
     metrics::{
@@ -36,6 +37,7 @@ pub struct Listener {
     /// The way of calls that no route fits.
     default: Option<u16>,
     access: config::Access,
+    gate: Option<Gate>,
     pub(super) limits: config::Limits,
     pub(super) max_message_size: u64,
     pub(super) metrics: Metrics,
@@ -96,6 +98,7 @@ impl Listener {
             name,
             answers,
             access: config.access.clone(),
+            gate: Gate::new(config),
             limits: config.limits,
             max_message_size: config.max_message_size,
             metrics: metrics.clone(),
@@ -142,6 +145,19 @@ impl Listener {
     /// Who may connect.
     pub fn access(&self) -> &config::Access {
         &self.access
+    }
+
+    /// What it asks of calls; none where it asks for nothing.
+    pub fn gate(&self) -> Option<&Gate> {
+        self.gate.as_ref()
+    }
+
+    /// Counts a call that is turned away for who makes it.
+    pub fn denied(&self, client: Option<IpAddr>, denied: Denied) {
+        let (client, reason) = (client.map(tracing::field::display), denied.label());
+        debug!(listener = %self.name.0, client, reason, "call denied");
+        let labels = RefusedLabels { listener: self.name.clone(), reason };
+        self.metrics.denied.get_or_create(&labels).inc();
     }
 
     /// Counts a connection that is closed at once.

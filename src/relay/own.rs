@@ -31,6 +31,7 @@ pub(super) struct Own {
     allow: Rc<Field>,
     content_length: Rc<Name>,
     forwarded_for: Rc<Name>,
+    tenant: Rc<Name>,
 }
 
 impl Own {
@@ -51,6 +52,7 @@ impl Own {
             allow: fields.own("allow", "GET, HEAD"),
             content_length: name(fields, "content-length"),
             forwarded_for: name(fields, "x-forwarded-for"),
+            tenant: name(fields, "x-scope-orgid"),
         }
     }
 
@@ -70,6 +72,11 @@ impl Own {
         if let Some(details) = status.encoded_details() {
             block.push_text(&self.details, details.as_bytes());
         }
+    }
+
+    /// The name of the field that says for which tenant a call is.
+    pub(super) fn tenant(&self) -> &Rc<Name> {
+        &self.tenant
     }
 
     /// Tells an endpoint who the client is, and that alone: what the client says of it goes.

@@ -10,6 +10,7 @@ use super::{
 };
 use crate::{
     answer::HttpCheck,
+    auth::Denied,
     grpc::{Code, Status, is_grpc, timeout},
     http2::{block::Block, field::Role, hpack::Line},
     route::{Dialect, Fault, Path, Refusal, Request, Route, Verb, is_authority},
@@ -17,44 +18,19 @@ use crate::{
 
 impl Engine {
     /// A request's head: routed, and forwarded or answered.
-    pub(super) fn request_head(&mut self, client: StreamKey, mut block: Block, end: bool) {
+    pub(super) fn request_head(&mut self, client: StreamKey, block: Block, end: bool) {
         let Kind::Client(listener) = &self.links[client.link].kind else { return };
         let listener = Arc::clone(listener);
         let Head { request, label, timeout } = self.read_head(&listener, &block);
-        match listener.router.route(&request) {
-            Route::Forward => {
-                let Some(way) = self.way(&listener, &label, &block) else {
-                    let status = Status::new(Code::Unimplemented, "no route for this call");
-                    return self.refuse(&listener, client, block, &label, end, &status);
-                };
-                let target = listener.ways[usize::from(way)].choose();
-                let target = target.expect("a checked route has a weight over 0");
-                listener.targets[usize::from(target)].streams.inc();
-                if listener.access().x_forwarded_for
-                    && let Some(address) = self.links[client.link].client
-                {
-                    self.own.forwarded_for(address, &mut block);
-                }
-                let opening = Opening {
-                    head: block,
-                    bodiless: end,
-                    new: true,
-                    first: 0..0,
-                    waits_for: None,
-                    queued: None,
-                    passed: Vec::new(),
-                    tried: Vec::new(),
-                    left: Vec::new(),
-                    why: None,
-                };
-                let key = self.add_call(&listener, client, label, Peer::Opening(opening), end);
-                let call = &mut self.calls[key.index as usize];
-                (call.way, call.target) = (way, target);
-                if let Some(timeout) = timeout {
-                    call.deadline = call.begun.saturating_add(timeout);
-                }
-                self.opening.push(key);
-            }
+        let route = listener.router.route(&request);
+        if let Some(gate) = listener.gate()
+            && matches!(route, Route::Health(_) | Route::Reflection)
+            && let Err(denied) = self.may_ask(&listener, gate, client, &block)
+        {
+            return self.deny(&listener, client, block, &route, end, denied);
+        }
+        match route {
+            Route::Forward => self.forward(&listener, client, block, end, label, timeout),
             Route::Health(Dialect::Http) => {
                 listener.answered(Dialect::Http);
                 let target = block.first(Role::Path).unwrap_or_default();
@@ -88,6 +64,49 @@ impl Engine {
         }
     }
 
+    /// Opens a call, unless its listener turns it away or has no way for it.
+    fn forward(
+        &mut self,
+        listener: &Arc<Listener>,
+        client: StreamKey,
+        mut block: Block,
+        end: bool,
+        label: Label,
+        timeout: Option<u64>,
+    ) {
+        if let Some(gate) = listener.gate()
+            && let Err(denied) = self.admit(listener, gate, client, &mut block)
+        {
+            return self.refuse(listener, client, block, &label, end, &denied.status());
+        }
+        let Some(way) = self.way(listener, &label, &block) else {
+            let status = Status::new(Code::Unimplemented, "no route for this call");
+            return self.refuse(listener, client, block, &label, end, &status);
+        };
+        let target = listener.ways[usize::from(way)].choose();
+        let target = target.expect("a checked route has a weight over 0");
+        listener.targets[usize::from(target)].streams.inc();
+        let opening = Opening {
+            head: block,
+            bodiless: end,
+            new: true,
+            first: 0..0,
+            waits_for: None,
+            queued: None,
+            passed: Vec::new(),
+            tried: Vec::new(),
+            left: Vec::new(),
+            why: None,
+        };
+        let key = self.add_call(listener, client, label, Peer::Opening(opening), end);
+        let call = &mut self.calls[key.index as usize];
+        (call.way, call.target) = (way, target);
+        if let Some(timeout) = timeout {
+            call.deadline = call.begun.saturating_add(timeout);
+        }
+        self.opening.push(key);
+    }
+
     /// Turns a call away in gRPC's words.
     fn refuse(
         &mut self,
@@ -109,6 +128,24 @@ impl Engine {
         let local = Peer::Local(Local { asked: None, watch: None });
         let key = self.add_call(listener, client, Label::Health, local, end);
         self.fail(key.index, status);
+        self.context.recycle(block);
+    }
+
+    /// Turns a health check away, in the words that it was asked in.
+    fn deny(
+        &mut self,
+        listener: &Arc<Listener>,
+        client: StreamKey,
+        block: Block,
+        route: &Route,
+        end: bool,
+        denied: Denied,
+    ) {
+        if *route != Route::Health(Dialect::Http) {
+            return self.refuse(listener, client, block, &Label::Health, end, &denied.status());
+        }
+        let response = crate::answer::refusal(http::StatusCode::UNAUTHORIZED);
+        self.plain(listener, client, &block, &response, end);
         self.context.recycle(block);
     }
 

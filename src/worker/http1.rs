@@ -1,9 +1,9 @@
 //! HTTP/1.1 on the traffic ports: health checks, and a word to who would call gRPC by it.
 
-use std::{cell::Cell, convert::Infallible, pin::pin, rc::Rc, sync::Arc};
+use std::{cell::Cell, convert::Infallible, net::IpAddr, pin::pin, rc::Rc, sync::Arc};
 
 use bytes::Bytes;
-use http::{HeaderValue, Method, Request, Response, header};
+use http::{HeaderValue, Method, Request, Response, StatusCode, header, request::Parts};
 use http_body::Frame;
 use http_body_util::{BodyExt, Full, Limited, StreamBody, combinators::UnsyncBoxBody};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
@@ -16,6 +16,7 @@ use tracing::debug;
 
 use crate::{
     answer::{self, Answer, HttpCheck, MAX_REQUEST},
+    auth::Said,
     grpc::{Code, Status},
     relay::{Listener, Relay},
     route::{Dialect, Path, Refusal, Route},
@@ -28,6 +29,7 @@ type Body = UnsyncBoxBody<Bytes, Infallible>;
 pub(super) async fn serve(
     stream: impl AsyncRead + AsyncWrite + Unpin + 'static,
     listener: Arc<Listener>,
+    client: IpAddr,
     relay: &Relay,
 ) {
     let limits = listener.limits();
@@ -37,7 +39,7 @@ pub(super) async fn serve(
     let service = service_fn(|request| {
         let (listener, asked) = (relay.current(&listener), Rc::clone(&asked));
         async move {
-            let response = respond(request, &listener).await;
+            let response = respond(request, &listener, client).await;
             asked.set(Some(Instant::now()));
             Ok::<_, Infallible>(response)
         }
@@ -72,10 +74,23 @@ pub(super) async fn serve(
     }
 }
 
-async fn respond(request: Request<Incoming>, listener: &Listener) -> Response<Body> {
+async fn respond(
+    request: Request<Incoming>,
+    listener: &Listener,
+    client: IpAddr,
+) -> Response<Body> {
     let (head, body) = request.into_parts();
     let answers = listener.answers();
     let route = listener.router().http1(&head);
+    if let (Route::Health(dialect), Some(gate)) = (&route, listener.gate())
+        && let Err(denied) = gate.answers(|| authorization(&head))
+    {
+        listener.denied(Some(client), denied);
+        return match dialect {
+            Dialect::Http => plain(&head.method, answer::refusal(StatusCode::UNAUTHORIZED)),
+            _ => grpc(Answer::refusal(denied.status())),
+        };
+    }
     if let Route::Health(dialect) = &route {
         listener.answered(*dialect);
     }
@@ -111,6 +126,15 @@ async fn respond(request: Request<Incoming>, listener: &Listener) -> Response<Bo
         }
         Route::Refuse(Refusal::Grpc(status)) => grpc(Answer::refusal(status)),
         Route::Refuse(Refusal::Http(status)) => plain(&head.method, answer::refusal(status)),
+    }
+}
+
+fn authorization(head: &Parts) -> Said {
+    let mut values = head.headers.get_all(header::AUTHORIZATION).iter();
+    match (values.next(), values.next()) {
+        (None, _) => Said::Nothing,
+        (Some(value), None) => Said::Once(value.as_bytes().to_vec()),
+        _ => Said::Often,
     }
 }
 

@@ -4,6 +4,7 @@
 
 mod access;
 mod admin;
+mod auth;
 mod balance;
 mod bounds;
 mod breaches;

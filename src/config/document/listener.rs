@@ -8,7 +8,7 @@ use serde::Deserialize;
 
 use super::{
     super::value::{Cap, Range},
-    NotServingAs,
+    Auth, NotServingAs, Tenant,
     route::{Retry, Route, Timeouts},
     tls::{ListenerTls, given},
 };
@@ -61,6 +61,11 @@ pub(in crate::config) struct Listener {
     /// Whether endpoints are told the client's address by `x-forwarded-for`. What a client sends
     /// under that name is taken out, since anybody can write it. Default: false.
     pub(in crate::config) x_forwarded_for: bool,
+    /// What calls must prove. Default: nothing.
+    pub(in crate::config) auth: Option<Auth>,
+    /// Which tenants may call. Default: all, and one without too; with `auth` the ones that it
+    /// sets.
+    pub(in crate::config) tenant: Option<Tenant>,
     /// The largest gRPC message in either direction. Default: what the backend takes, 4 MiB where
     /// the upstream is probed by `otlp`, else 16 MiB.
     #[schemars(with = "Option<String>")]

@@ -37,6 +37,9 @@ impl Checker<'_> {
                 self.upstream_named(&format!("{path}.upstream"), name, upstreams);
             }
             let tls = raw.tls.map(|raw| self.listener_tls(format!("{path}.tls"), raw));
+            let auth = raw.auth.map(|raw| self.auth(&format!("{path}.auth"), raw));
+            let tenants =
+                raw.tenant.map(|raw| self.tenants(&format!("{path}.tenant"), raw, auth.is_some()));
             let policy = self.policy(&path, raw.timeouts, raw.retry, &Policy::default());
             let routes = self.routes(&path, raw.routes, &policy, upstreams);
             self.at_least_one(&format!("{path}.max_connections"), raw.max_connections);
@@ -74,6 +77,8 @@ impl Checker<'_> {
                 not_serving_as_for: agents,
                 max_message_size: 0,
                 access,
+                auth,
+                tenants,
                 limits,
             };
             let size = raw.max_message_size.unwrap_or_else(|| default_size(&listener, upstreams));

@@ -1,0 +1,176 @@
+//! Who may call, by what proves it. No secret is kept: a token is known by its SHA-256, and so is
+//! a password.
+
+mod file;
+
+use std::{collections::HashMap, fmt};
+
+use base64::{Engine, engine::general_purpose::STANDARD};
+use sha2::{Digest, Sha256};
+use subtle::ConstantTimeEq;
+
+/// Tokens and users, and the tenant of each.
+#[derive(Clone, PartialEq, Eq, Default)]
+pub struct Credentials {
+    tokens: HashMap<Hash, String>,
+    users: HashMap<String, (Hash, String)>,
+}
+
+type Hash = [u8; 32];
+
+/// A password, as it is written.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Password<'a> {
+    Plain(&'a str),
+    /// Of its bytes, in hexadecimal digits.
+    Sha256(&'a str),
+}
+
+impl Credentials {
+    /// The tenant of a token. It is looked for by its hash: how long that takes tells of the hash,
+    /// which nobody can steer, and nothing of the tokens that there are.
+    pub fn token(&self, token: &[u8]) -> Option<&str> {
+        self.tokens.get(&hash(token)).map(String::as_str)
+    }
+
+    /// The tenant of a user by `user:password` in base64 (RFC 7617). A user that there is not costs
+    /// the same as a wrong password.
+    pub fn user(&self, encoded: &[u8]) -> Option<&str> {
+        let plain = STANDARD.decode(encoded).ok()?;
+        let colon = plain.iter().position(|byte| *byte == b':')?;
+        let user = str::from_utf8(&plain[..colon]).ok().and_then(|user| self.users.get(user));
+        let (wanted, tenant) = user.map_or((&NOBODY, None), |(hash, tenant)| (hash, Some(tenant)));
+        let same: bool = hash(&plain[colon + 1..]).ct_eq(wanted).into();
+        tenant.filter(|_| same).map(String::as_str)
+    }
+
+    /// Adds a token; why it is none, in words that do not repeat it.
+    pub(super) fn add_token(&mut self, token: &str, tenant: &str) -> Result<(), &'static str> {
+        if token.is_empty() || !token.bytes().all(|byte| byte.is_ascii_graphic()) {
+            return Err("a token is visible ASCII without blanks, and not empty");
+        }
+        check_tenant(tenant)?;
+        match self.tokens.insert(hash(token.as_bytes()), tenant.to_owned()) {
+            Some(_) => Err("the token is given twice"),
+            None => Ok(()),
+        }
+    }
+
+    /// Adds a user; why it is none, in words that repeat no secret.
+    pub(super) fn add_user(
+        &mut self,
+        user: &str,
+        password: Password<'_>,
+        tenant: &str,
+    ) -> Result<(), &'static str> {
+        if user.is_empty() || user.contains(':') {
+            return Err("a user's name is not empty, and has no colon");
+        }
+        let hash = match password {
+            Password::Plain("") => return Err("the password is empty"),
+            Password::Plain(password) => hash(password.as_bytes()),
+            Password::Sha256(digits) => hexadecimal(digits).ok_or("sha256 is 64 hex digits")?,
+        };
+        check_tenant(tenant)?;
+        match self.users.insert(user.to_owned(), (hash, tenant.to_owned())) {
+            Some(_) => Err("the user is given twice"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Without what is in it.
+impl fmt::Debug for Credentials {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (tokens, users) = (self.tokens.len(), self.users.len());
+        f.debug_struct("Credentials").field("tokens", &tokens).field("users", &users).finish()
+    }
+}
+
+/// Why a text names no tenant. What Tempo takes (grafana/dskit, tenant), and `|` between several.
+pub(super) fn check_tenant(tenant: &str) -> Result<(), &'static str> {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"!-_.*'()".contains(&byte);
+    let lawful = |part: &str| {
+        !matches!(part, "" | "." | "..") && part.len() <= 150 && part.bytes().all(plain)
+    };
+    match tenant.split('|').all(lawful) {
+        true => Ok(()),
+        false => Err("a tenant is up to 150 letters, digits and !-_.*'(), not . or .."),
+    }
+}
+
+fn hash(secret: &[u8]) -> Hash {
+    Sha256::digest(secret).into()
+}
+
+fn hexadecimal(digits: &str) -> Option<Hash> {
+    let mut hash = [0; 32];
+    if digits.len() != 64 || !digits.bytes().all(|digit| digit.is_ascii_hexdigit()) {
+        return None;
+    }
+    for (byte, at) in hash.iter_mut().zip((0..64).step_by(2)) {
+        *byte = u8::from_str_radix(&digits[at..at + 2], 16).ok()?;
+    }
+    Some(hash)
+}
+
+/// The hash of no password that is known.
+const NOBODY: Hash = [0; 32];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HASH: &str = "2bb80d537b1da3e38bd30361aa855686bde0eacd7162fef6a25fe97bf527a25b";
+
+    fn some() -> Credentials {
+        let mut some = Credentials::default();
+        some.add_token("t0ken", "a").unwrap();
+        some.add_user("ann", Password::Plain("pa:ss"), "a").unwrap();
+        some.add_user("bob", Password::Sha256(HASH), "b").unwrap();
+        some
+    }
+
+    #[test]
+    fn tokens_and_passwords_name_tenants() {
+        let some = some();
+        assert_eq!(some.token(b"t0ken"), Some("a"));
+        assert_eq!((some.token(b"t0ke"), some.token(b"")), (None, None));
+        for (text, tenant) in [
+            ("ann:pa:ss", Some("a")),
+            ("bob:secret", Some("b")),
+            ("bob:Secret", None),
+            ("ann:", None),
+            ("eve:secret", None),
+            ("ann", None),
+        ] {
+            assert_eq!(some.user(STANDARD.encode(text).as_bytes()), tenant, "{text}");
+        }
+        assert_eq!(some.user(b"!"), None);
+    }
+
+    #[test]
+    fn what_is_shown_has_no_secret() {
+        assert_eq!(format!("{:?}", some()), "Credentials { tokens: 1, users: 2 }");
+    }
+
+    #[test]
+    fn what_proves_nothing_is_refused() {
+        let mut some = some();
+        for (token, tenant) in
+            [("", "a"), ("a b", "a"), ("t0ken", "b"), ("x", ""), ("y", "a b"), ("z", "a|..")]
+        {
+            assert!(some.add_token(token, tenant).is_err(), "{token:?} {tenant:?}");
+        }
+        assert!(some.add_token("both", "a|b").is_ok());
+        for (user, password) in [
+            ("", Password::Plain("p")),
+            ("a:b", Password::Plain("p")),
+            ("c", Password::Plain("")),
+            ("d", Password::Sha256("00")),
+            ("ann", Password::Plain("p")),
+        ] {
+            assert!(some.add_user(user, password, "a").is_err(), "{user:?}");
+        }
+    }
+}
