@@ -50,7 +50,8 @@ impl Gate {
     pub fn new(listener: &config::Listener) -> Option<Self> {
         let (auth, tenants) = (listener.auth.as_ref(), listener.tenants.as_ref());
         let forwarded_for = listener.access.x_forwarded_for;
-        (auth.is_some() || tenants.is_some() || forwarded_for).then(|| Self {
+        let limited = listener.limits_per != config::LimitsPer::default();
+        (auth.is_some() || tenants.is_some() || forwarded_for || limited).then(|| Self {
             credentials: auth.map(|auth| auth.credentials.clone()),
             tenants: tenants.cloned(),
             forwarded_for,

@@ -25,7 +25,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
-pub use self::addresses::{Addresses, Place};
+pub use self::addresses::{Addresses, Place, client};
 
 /// Binds and listens, non-blocking. A socket left in TIME_WAIT by an earlier process is no hindrance.
 ///

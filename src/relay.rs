@@ -24,6 +24,7 @@ mod parts;
 mod payload;
 mod pick;
 mod pump;
+mod quota;
 mod reflection;
 mod reload;
 mod removed;

@@ -19,7 +19,7 @@ use super::{
         Admin, Admission, AllDown, Drain, Ejection, LoadBalancing, Log, NotServingAs, Reload,
         RetryStatus,
     },
-    limits::Limits,
+    limits::{Limits, LimitsPer},
     lines::Lines,
     value::{Quorum, Share, Workers},
     view::View,
@@ -80,6 +80,8 @@ pub struct Listener {
     pub auth: Option<Auth>,
     /// Which tenants may call; none where that is not asked.
     pub tenants: Option<Tenants>,
+    /// How often one client may call.
+    pub limits_per: LimitsPer,
     /// `limits`, with this listener's overrides.
     pub limits: Limits,
 }

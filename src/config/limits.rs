@@ -150,6 +150,35 @@ pub struct Rate {
     pub rate: u32,
 }
 
+/// How often one client may call a listener: what is more ends with 8 and a RetryInfo. 10000 tenants
+/// and as many addresses are told apart; any more of them share one count until others are idle. A
+/// reload counts anew.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct LimitsPer {
+    /// One tenant, by the `x-scope-orgid` that endpoints would see. Default: no bound.
+    pub tenant: Option<CallRate>,
+    /// One client address (one /64 in IPv6), asked for credentials or not. Default: no bound.
+    pub address: Option<CallRate>,
+}
+
+/// A number of calls, and how fast it is earned again, by all workers together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CallRate {
+    /// Calls a second. Required.
+    pub calls_per_second: u32,
+    /// Calls at once. Default: one second's.
+    pub burst: Option<u32>,
+}
+
+impl CallRate {
+    /// Calls at once.
+    pub fn burst(&self) -> u32 {
+        self.burst.unwrap_or(self.calls_per_second)
+    }
+}
+
 /// PRIORITY in a connection's life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]

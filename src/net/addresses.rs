@@ -61,7 +61,7 @@ impl Drop for Place {
 }
 
 /// What is taken for one client: in IPv6 a /64, all of which one has without effort.
-fn client(address: IpAddr) -> IpAddr {
+pub fn client(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() & !0 << 64).into(),
         address => address,

@@ -1,38 +1,62 @@
 //! Whether a call may be forwarded, and for whom, as its listener asks.
 
+use std::{net::IpAddr, time::Duration};
+
 use super::{Listener, call::StreamKey, engine::Engine};
 use crate::{
     auth::{Denied, Gate, Said},
+    grpc::{Code, Status},
     http2::block::Block,
+    net,
 };
 
 impl Engine {
     /// Asks a call who makes it, and writes down in its head for which tenant that is.
     ///
     /// # Errors
-    /// Why it is turned away, which is counted.
+    /// With what it is turned away, which is counted.
     pub(super) fn admit(
         &mut self,
         listener: &Listener,
         gate: &Gate,
         client: StreamKey,
         head: &mut Block,
-    ) -> Result<(), Denied> {
-        let client = self.links[client.link].client;
+    ) -> Result<(), Status> {
+        let (client, now) = (self.links[client.link].client, self.clock);
+        let shed = |reason, whose: &'static str, wait| {
+            listener.denied(client, reason);
+            // Each at another time, so that they do not all return at once.
+            let retry_delay = Some(wait + LATER.mul_f64(fastrand::f64()));
+            Status { retry_delay, ..Status::new(Code::ResourceExhausted, whose) }
+        };
+        // Before anything is proved: it bounds those who guess, too.
+        if let (Some(quota), Some(client)) = (&listener.addresses, client) {
+            let taken = match net::client(client) {
+                IpAddr::V4(address) => quota.take(&address.octets(), now),
+                IpAddr::V6(address) => quota.take(&address.octets(), now),
+            };
+            taken.map_err(|wait| shed("address_rate", "too many calls of this address", wait))?;
+        }
         let (authorization, tenant) = (said(head, AUTHORIZATION), said(head, TENANT));
-        match gate.admit(&authorization, &tenant) {
-            // Whatever it said, and however often, this is said instead.
-            Ok(Some(tenant)) => {
-                head.remove_named(TENANT);
-                match self.context.fields.known(self.own.tenant(), tenant.as_bytes()) {
-                    Some(field) => head.push_known(&field),
-                    None => head.push_text(self.own.tenant(), tenant.as_bytes()),
-                }
-            }
-            Ok(None) => {}
-            Err(denied) => {
-                listener.denied(client, denied);
-                return Err(denied);
+        let admitted = gate.admit(&authorization, &tenant).map_err(|denied| {
+            listener.denied(client, denied.label());
+            denied.status()
+        })?;
+        if let Some(quota) = &listener.tenants {
+            let tenant = match (admitted, &tenant) {
+                (Some(tenant), _) => tenant.as_bytes(),
+                (None, Said::Once(tenant)) => tenant,
+                (None, _) => b"",
+            };
+            let taken = quota.take(tenant, now);
+            taken.map_err(|wait| shed("tenant_rate", "too many calls of this tenant", wait))?;
+        }
+        // Whatever it said, and however often, this is said instead.
+        if let Some(tenant) = admitted {
+            head.remove_named(TENANT);
+            match self.context.fields.known(self.own.tenant(), tenant.as_bytes()) {
+                Some(field) => head.push_known(&field),
+                None => head.push_text(self.own.tenant(), tenant.as_bytes()),
             }
         }
         if let Some(client) = client.filter(|_| gate.tells_client()) {
@@ -54,7 +78,7 @@ impl Engine {
     ) -> Result<(), Denied> {
         let client = self.links[client.link].client;
         let answers = gate.answers(|| said(head, AUTHORIZATION));
-        answers.inspect_err(|denied| listener.denied(client, *denied))
+        answers.inspect_err(|denied| listener.denied(client, denied.label()))
     }
 }
 
@@ -68,4 +92,6 @@ fn said(head: &Block, name: &[u8]) -> Said {
 }
 
 const AUTHORIZATION: &[u8] = b"authorization";
+/// How far apart calls that are shed at once may come back.
+const LATER: Duration = Duration::from_secs(1);
 const TENANT: &[u8] = b"x-scope-orgid";

@@ -8,11 +8,12 @@ use tracing::debug;
 
 use super::{
     End,
+    quota::Quota,
     target::{Target, Way},
 };
 use crate::{
     answer::Answers,
-    auth::{Denied, Gate},
+    auth::Gate,
     config,
     grpc::Code,
     metrics::{
@@ -38,6 +39,9 @@ pub struct Listener {
     default: Option<u16>,
     access: config::Access,
     gate: Option<Gate>,
+    /// Of each tenant and of each client address, where these are bounded; looked at behind a gate.
+    pub(super) tenants: Option<Quota>,
+    pub(super) addresses: Option<Quota>,
     pub(super) limits: config::Limits,
     pub(super) max_message_size: u64,
     pub(super) metrics: Metrics,
@@ -99,6 +103,8 @@ impl Listener {
             answers,
             access: config.access.clone(),
             gate: Gate::new(config),
+            tenants: config.limits_per.tenant.map(Quota::new),
+            addresses: config.limits_per.address.map(Quota::new),
             limits: config.limits,
             max_message_size: config.max_message_size,
             metrics: metrics.clone(),
@@ -153,8 +159,8 @@ impl Listener {
     }
 
     /// Counts a call that is turned away for who makes it.
-    pub fn denied(&self, client: Option<IpAddr>, denied: Denied) {
-        let (client, reason) = (client.map(tracing::field::display), denied.label());
+    pub fn denied(&self, client: Option<IpAddr>, reason: &'static str) {
+        let client = client.map(tracing::field::display);
         debug!(listener = %self.name.0, client, reason, "call denied");
         let labels = RefusedLabels { listener: self.name.clone(), reason };
         self.metrics.denied.get_or_create(&labels).inc();

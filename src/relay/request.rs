@@ -75,9 +75,9 @@ impl Engine {
         timeout: Option<u64>,
     ) {
         if let Some(gate) = listener.gate()
-            && let Err(denied) = self.admit(listener, gate, client, &mut block)
+            && let Err(status) = self.admit(listener, gate, client, &mut block)
         {
-            return self.refuse(listener, client, block, &label, end, &denied.status());
+            return self.refuse(listener, client, block, &label, end, &status);
         }
         let Some(way) = self.way(listener, &label, &block) else {
             let status = Status::new(Code::Unimplemented, "no route for this call");

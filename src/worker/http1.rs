@@ -85,7 +85,7 @@ async fn respond(
     if let (Route::Health(dialect), Some(gate)) = (&route, listener.gate())
         && let Err(denied) = gate.answers(|| authorization(&head))
     {
-        listener.denied(Some(client), denied);
+        listener.denied(Some(client), denied.label());
         return match dialect {
             Dialect::Http => plain(&head.method, answer::refusal(StatusCode::UNAUTHORIZED)),
             _ => grpc(Answer::refusal(denied.status())),

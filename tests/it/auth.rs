@@ -331,3 +331,47 @@ async fn no_log_and_no_page_has_a_secret_and_the_log_says_why_a_call_was_denied(
     assert!(!shown.contains("t0ken") && !shown.contains("pa55word"), "{shown}");
     fs::remove_dir_all(directory).unwrap();
 }
+
+#[tokio::test]
+async fn a_tenant_that_calls_too_often_is_bidden_to_come_back_and_the_others_are_not() {
+    let echo = Echo::start().await;
+    let keys = format!("{AUTH} }}, limits_per: {{ tenant: {{ calls_per_second: 1, burst: 3 }} }}");
+    let proxy = proxy(echo.address(), &keys).await;
+    let mut shed = None;
+    for _ in 0..10 {
+        let reply = tell(&proxy, &[A]).await;
+        if reply.code() != 0 {
+            shed = Some(reply);
+            break;
+        }
+    }
+    let shed = shed.expect("ten calls at once are more than three and one a second");
+    assert_eq!(shed.code(), 8);
+    let details = shed.head.headers()["grpc-status-details-bin"].as_bytes();
+    let delay = upbeat::grpc::retry_delay(details).expect("OTLP wants a RetryInfo");
+    assert!(delay <= Duration::from_secs(2), "{delay:?}");
+    assert_eq!(denied(&proxy, "tenant_rate").await, 1.0);
+    // A user of the same tenant has no bucket of its own.
+    let basic = ("authorization", "Basic YW5uOnBhNTV3b3Jk");
+    let before = echo.seen().streams.load(SeqCst);
+    assert!([tell(&proxy, &[basic]).await.code(), tell(&proxy, &[A]).await.code()].contains(&8));
+    assert!(echo.seen().streams.load(SeqCst) <= before + 1);
+    assert_eq!(tell(&proxy, &[B]).await.code(), 0);
+    proxy.stop().await;
+}
+
+#[tokio::test]
+async fn an_address_that_guesses_is_shed_before_its_credentials_are_looked_at() {
+    let echo = Echo::start().await;
+    let keys = format!("{AUTH} }}, limits_per: {{ address: {{ calls_per_second: 1, burst: 2 }} }}");
+    let proxy = proxy(echo.address(), &keys).await;
+    let mut codes = Vec::new();
+    for _ in 0..6 {
+        codes.push(tell(&proxy, &[("authorization", "Bearer guess")]).await.code());
+    }
+    assert_eq!(codes[..2], [16, 16]);
+    assert!(codes[2..].contains(&8), "{codes:?}");
+    assert!(denied(&proxy, "address_rate").await >= 1.0);
+    assert_eq!(echo.seen().streams.load(SeqCst), 0);
+    proxy.stop().await;
+}

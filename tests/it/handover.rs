@@ -30,7 +30,8 @@ struct Place {
 }
 
 impl Place {
-    fn new(name: &str, endpoint: SocketAddr) -> Self {
+    /// Whose processes drain for so long before they stop to accept.
+    fn new(name: &str, endpoint: SocketAddr, delay: &str) -> Self {
         let free = [0, 0].map(|_| StdListener::bind("127.0.0.1:0").unwrap());
         let [otlp, admin] = free.map(|socket| socket.local_addr().unwrap());
         let name = format!("upbeat-handover-{name}-{}.yaml", std::process::id());
@@ -43,7 +44,7 @@ upstreams:
     endpoints: ["{endpoint}"]
     probe: {{ interval: 100ms, timeout: 90ms, checks: [{{ tcp: {{}} }}] }}
 admin: {{ address: "{admin}" }}
-drain: {{ delay: 60s, timeout: 10s }}
+drain: {{ delay: {delay}, timeout: 10s }}
 workers: 2
 "#
         );
@@ -109,7 +110,7 @@ fn callers(address: SocketAddr, over: &Arc<AtomicBool>) -> (JoinSet<()>, Arc<Ato
 #[tokio::test]
 async fn a_process_takes_over_from_the_one_that_runs_and_no_call_is_lost() {
     let echo = Echo::start().await;
-    let place = Place::new("over", echo.address());
+    let place = Place::new("over", echo.address(), "60s");
     let mut running = place.run(&[]);
     eventually("it serves", async || place.is_ready().await).await;
     let mut open = Caller::connect(place.otlp).await;
@@ -144,7 +145,7 @@ async fn a_process_takes_over_from_the_one_that_runs_and_no_call_is_lost() {
 #[tokio::test]
 async fn one_that_cannot_serve_leaves_the_other_serving() {
     let echo = Echo::start().await;
-    let place = Place::new("broken", echo.address());
+    let place = Place::new("broken", echo.address(), "60s");
     let mut running = place.run(&[]);
     eventually("it serves", async || place.is_ready().await).await;
     let text = std::fs::read_to_string(&place.file).unwrap();
@@ -170,7 +171,7 @@ async fn one_that_cannot_serve_leaves_the_other_serving() {
 #[tokio::test]
 async fn with_nothing_to_take_over_it_binds() {
     let echo = Echo::start().await;
-    let place = Place::new("first", echo.address());
+    let place = Place::new("first", echo.address(), "60s");
     let mut running = place.run(&["--take-over"]);
     eventually("it serves", async || place.is_ready().await).await;
     running.kill().await.unwrap();
@@ -179,7 +180,7 @@ async fn with_nothing_to_take_over_it_binds() {
 #[tokio::test]
 async fn a_socket_that_systemd_passes_on_is_used_and_outlives_the_process() {
     let echo = Echo::start().await;
-    let place = Place::new("systemd", echo.address());
+    let place = Place::new("systemd", echo.address(), "0s");
     let socket = StdListener::bind(place.otlp).unwrap();
     for _ in 0..2 {
         // As sd_listen_fds(3) has it: descriptor 3, and whose it is.
@@ -196,7 +197,6 @@ async fn a_socket_that_systemd_passes_on_is_used_and_outlives_the_process() {
         let mut caller = Caller::connect(place.otlp).await;
         assert_eq!(caller.unary(UNARY, &[0; 5]).await.unwrap().code(), 0);
         drop(caller);
-        terminate(&running);
         terminate(&running);
         ended(&mut running).await;
         // Nobody accepts, and nobody is refused.

@@ -2,9 +2,21 @@
 
 use bytesize::ByteSize;
 
-use super::{super::limits::Limits, Checker};
+use super::{
+    super::limits::{Limits, LimitsPer},
+    Checker,
+};
 
 impl Checker<'_> {
+    pub(super) fn limits_per(&mut self, path: &str, limits: &LimitsPer) {
+        for (key, rate) in [("tenant", limits.tenant), ("address", limits.address)] {
+            let calls = rate.map(|rate| rate.calls_per_second);
+            self.at_least_one(&format!("{path}.{key}.calls_per_second"), calls);
+            let burst = rate.and_then(|rate| rate.burst);
+            self.at_least_one(&format!("{path}.{key}.burst"), burst);
+        }
+    }
+
     pub(super) fn limits(&mut self, limits: &Limits) {
         let frames = &limits.frames;
         for (key, number) in [

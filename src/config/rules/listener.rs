@@ -30,6 +30,7 @@ impl Checker<'_> {
         for (index, raw) in raw.into_iter().enumerate() {
             let path = format!("listeners[{index}]");
             let access = self.access(&path, &raw);
+            let limits = self.listener_limits(&path, &raw, limits);
             let name = self.listener_name(&format!("{path}.name"), raw.name, &listeners);
             let address =
                 self.listener_address(&format!("{path}.address"), raw.address, &listeners);
@@ -40,27 +41,9 @@ impl Checker<'_> {
             let auth = raw.auth.map(|raw| self.auth(&format!("{path}.auth"), raw));
             let tenants =
                 raw.tenant.map(|raw| self.tenants(&format!("{path}.tenant"), raw, auth.is_some()));
+            self.limits_per(&format!("{path}.limits_per"), &raw.limits_per);
             let policy = self.policy(&path, raw.timeouts, raw.retry, &Policy::default());
             let routes = self.routes(&path, raw.routes, &policy, upstreams);
-            self.at_least_one(&format!("{path}.max_connections"), raw.max_connections);
-            self.at_least_one(
-                &format!("{path}.max_concurrent_streams"),
-                raw.max_concurrent_streams,
-            );
-            self.positive(&format!("{path}.idle_timeout"), raw.idle_timeout);
-            self.positive(&format!("{path}.max_connection_age"), raw.max_connection_age);
-            let limits = Limits {
-                max_connections: raw.max_connections.unwrap_or(limits.max_connections),
-                max_connections_per_address: raw
-                    .max_connections_per_address
-                    .unwrap_or(limits.max_connections_per_address),
-                max_concurrent_streams: raw
-                    .max_concurrent_streams
-                    .unwrap_or(limits.max_concurrent_streams),
-                idle_timeout: raw.idle_timeout.unwrap_or(limits.idle_timeout),
-                max_connection_age: raw.max_connection_age.unwrap_or(limits.max_connection_age),
-                ..*limits
-            };
             if raw.max_message_size.is_some_and(|size| size.as_u64() == 0) {
                 self.problem(&format!("{path}.max_message_size"), "must be more than 0");
             }
@@ -78,6 +61,7 @@ impl Checker<'_> {
                 max_message_size: 0,
                 access,
                 auth,
+                limits_per: raw.limits_per,
                 tenants,
                 limits,
             };
@@ -86,6 +70,26 @@ impl Checker<'_> {
             listeners.push(listener);
         }
         listeners
+    }
+
+    /// `limits`, with the overrides of the listener at `path`.
+    fn listener_limits(&mut self, path: &str, raw: &document::Listener, limits: &Limits) -> Limits {
+        self.at_least_one(&format!("{path}.max_connections"), raw.max_connections);
+        self.at_least_one(&format!("{path}.max_concurrent_streams"), raw.max_concurrent_streams);
+        self.positive(&format!("{path}.idle_timeout"), raw.idle_timeout);
+        self.positive(&format!("{path}.max_connection_age"), raw.max_connection_age);
+        Limits {
+            max_connections: raw.max_connections.unwrap_or(limits.max_connections),
+            max_connections_per_address: raw
+                .max_connections_per_address
+                .unwrap_or(limits.max_connections_per_address),
+            max_concurrent_streams: raw
+                .max_concurrent_streams
+                .unwrap_or(limits.max_concurrent_streams),
+            idle_timeout: raw.idle_timeout.unwrap_or(limits.idle_timeout),
+            max_connection_age: raw.max_connection_age.unwrap_or(limits.max_connection_age),
+            ..*limits
+        }
     }
 
     /// What is said to which user agents on one listener: the default, `health`'s and its own.
