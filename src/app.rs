@@ -65,7 +65,8 @@ impl App {
     /// Binds every listener and the admin server.
     ///
     /// # Errors
-    /// What is wrong with the files of certificates and keys. Every address that could not be bound, and the key that names it.
+    /// What is wrong with the files of certificates and keys; every address that could not be bound,
+    /// and the key that names it.
     pub fn bind(config: Config) -> anyhow::Result<Self> {
         Self::bind_beside(config, Inherited::default())
     }
@@ -73,7 +74,8 @@ impl App {
     /// The same, but for the addresses whose sockets are there already.
     ///
     /// # Errors
-    /// What is wrong with the files of certificates and keys. Every address that could not be bound, and the key that names it.
+    /// What is wrong with the files of certificates and keys; every address that could not be bound,
+    /// and the key that names it.
     pub fn bind_beside(config: Config, mut inherited: Inherited) -> anyhow::Result<Self> {
         let certificates = Certificates::read(&config)?;
         let mut problems = Vec::new();
