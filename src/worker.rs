@@ -167,13 +167,15 @@ async fn serve(socket: Socket, relay: Relay, handshakes: &Handshakes) {
     // Fails only where the event queue takes no more descriptors; the socket is closed then.
     if let Ok(stream) = TcpStream::from_std(stream) {
         let patience = listener.limits().handshake_timeout;
-        let begun = async {
+        // In boxes of their own, which end with them: a task has room for the largest of what it awaits
+        // for as long as it lives, and most connections are HTTP/2 and idle.
+        let begun = Box::pin(async {
             let mut stream = stream;
             let mut entered = origin.enter(&mut stream, &listener).await?;
             let first = std::mem::take(&mut entered.first);
             let opened = Opened::of(stream, first, &listener, handshakes).await?;
             io::Result::Ok((entered, opened))
-        };
+        });
         match timeout(patience, begun).await {
             Ok(Ok((entered, opened))) => {
                 let client = entered.client;
@@ -181,9 +183,11 @@ async fn serve(socket: Socket, relay: Relay, handshakes: &Handshakes) {
                     Opened::Http2 { socket, session, first } => {
                         relay.serve(socket, session, &first, listener, client).await;
                     }
-                    Opened::Http1(stream) => http1::serve(stream, listener, client, &relay).await,
+                    Opened::Http1(stream) => {
+                        Box::pin(http1::serve(stream, listener, client, &relay)).await;
+                    }
                     Opened::Http1OverTls(stream) => {
-                        http1::serve(stream, listener, client, &relay).await;
+                        Box::pin(http1::serve(stream, listener, client, &relay)).await;
                     }
                 }
                 drop(entered.place);
