@@ -378,8 +378,8 @@ async fn demo_shows_health_flip_and_says_how() {
     }
     eventually("spans arrive", async || {
         let (_, state) = get(control, "/").await;
-        state.contains("distributor 1: up, ")
-            && !state.contains(", 0 spans received\ndistributor 2")
+        // Each of the few calls goes to either, so one of the two may get none for a while.
+        state.contains("distributor 1: up, ") && state.matches(", 0 spans received").count() < 2
     })
     .await;
     let ended = upbeat(&["status", "--admin", &admin]).await;
