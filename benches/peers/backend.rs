@@ -46,6 +46,7 @@ pub(crate) fn serve() -> anyhow::Result<()> {
             let scratch = scratch.clone();
             tasks.spawn_local(async move {
                 // A client that goes away is no news: the proxies are stopped all the time.
+                let _ = socket.set_nodelay(true);
                 let _ = pipe::run(socket, &mut Server::new(echoes), &scratch).await;
             });
         }

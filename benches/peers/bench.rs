@@ -20,6 +20,7 @@ use crate::{
     process::Process,
     report::{Report, Row},
     subject::{Installed, Running, Setup, Subject},
+    tls,
 };
 
 /// What all runs share.
@@ -39,6 +40,7 @@ impl Bench {
         let name = format!("peers-{}", std::process::id());
         let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
         fs::create_dir_all(&directory)?;
+        tls::certify(&directory)?;
         let program = env::current_exe()?.display().to_string();
         let command = [program.clone(), "backend".to_owned()];
         let mut backend = Process::start(load_core, &command, &directory)?;
@@ -116,8 +118,8 @@ impl Bench {
         /// An emulator is slow.
         const LIMIT: Duration = Duration::from_secs(20);
         let directory = self.directory.join(subject.subject.name().replace(' ', "-"));
-        let backend = cell.backend(self.ports);
-        let setup = Setup { core: self.core, directory: &directory, cell, backend };
+        let (backend, folder) = (cell.backend(self.ports), &self.directory);
+        let setup = Setup { core: self.core, directory: &directory, folder, cell, backend };
         let mut running = subject.start(&setup, before)?;
         let probe = Cell { connections: 1, streams: 1, ..cell.clone() };
         let mode = if cell.mode == Mode::Echo { Mode::Echo } else { Mode::Closed };
@@ -147,7 +149,8 @@ impl Bench {
         count: Option<Count>,
     ) -> anyhow::Result<Outcome> {
         let (port, pid) = (running.port, running.process.pid());
-        let task = Task { cell: cell.clone(), port, pid, span, count };
+        let folder = self.directory.clone();
+        let task = Task { cell: cell.clone(), port, pid, folder, span, count };
         let command =
             [self.program.clone(), "load".to_owned(), serde_json::to_string(&task)?].to_vec();
         let mut load = Process::start(self.load_core, &command, &self.directory)?;

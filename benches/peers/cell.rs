@@ -16,6 +16,8 @@ pub(crate) struct Cell {
     pub(crate) connections: usize,
     /// Calls or streams at a time on each connection.
     pub(crate) streams: usize,
+    /// Whether clients speak TLS; the backend never does.
+    pub(crate) tls: bool,
     /// Where cells differ in the size of something.
     pub(crate) growth: Option<Growth>,
 }
@@ -138,9 +140,7 @@ impl Extent {
         }
     }
 
-    /// Every cell but those of growth, small ones first. TLS in front belongs here too, as a field
-    /// of [`Cell`] that the load's sockets and the subjects' configurations follow, once listeners
-    /// have TLS.
+    /// Every cell but those of growth, small ones first.
     pub(crate) fn cells(self) -> Vec<Cell> {
         use Heads::{Constant, Varying};
         let mut cells = vec![
@@ -166,7 +166,18 @@ impl Extent {
             cell("idle connections", Mode::Idle, export, 1000, 1),
             cell("health checks by gRPC", Mode::Closed, Request::Check, 4, 32),
             cell("health checks by GET", Mode::Closed, Request::Get, 4, 32),
+            under_tls(closed("1 KiB", 1 << 10, false, Varying, 4, 32)),
+            under_tls(closed("16 KiB", 16 << 10, false, Varying, 4, 16)),
+            under_tls(cell("connects", Mode::Connect, export, 16, 1)),
+            under_tls(cell("idle connections", Mode::Idle, export, 1000, 1)),
         ]);
+        if self == Self::Full {
+            cells.extend([
+                under_tls(closed("256 KiB", 256 << 10, false, Varying, 4, 4)),
+                under_tls(closed("1 KiB, 200 connections", 1 << 10, false, Varying, 200, 1)),
+                under_tls(cell("1 KiB at 8000/s", Mode::Open { rate: 8000 }, export, 4, 128)),
+            ]);
+        }
         cells
     }
 }
@@ -194,5 +205,11 @@ pub(crate) fn cell(
     streams: usize,
 ) -> Cell {
     let (name, heads) = (name.to_owned(), Heads::Varying);
-    Cell { name, mode, request, heads, connections, streams, growth: None }
+    Cell { name, mode, request, heads, connections, streams, tls: false, growth: None }
+}
+
+/// The same with TLS between clients and proxy. Each connection has a handshake of its own: none is
+/// resumed.
+fn under_tls(cell: Cell) -> Cell {
+    Cell { name: format!("TLS: {}", cell.name), tls: true, ..cell }
 }

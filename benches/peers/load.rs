@@ -7,6 +7,7 @@ mod shared;
 mod tally;
 
 use std::{
+    path::PathBuf,
     rc::Rc,
     time::{Duration, Instant},
 };
@@ -14,7 +15,6 @@ use std::{
 use anyhow::Context;
 use serde::{Deserialize, Serialize};
 use tokio::{
-    net::TcpStream,
     task::{JoinSet, LocalSet},
     time::{sleep, timeout},
 };
@@ -27,6 +27,7 @@ use crate::{
     head::Head,
     outcome::{Latency, Outcome},
     pipe::{self, Scratch},
+    tls::Dialer,
     usage::Tree,
 };
 use client::Client;
@@ -42,6 +43,8 @@ pub(crate) struct Task {
     pub(crate) port: u16,
     /// The subject's process.
     pub(crate) pid: u32,
+    /// What clients under TLS trust; see [`crate::tls::certify`].
+    pub(crate) folder: PathBuf,
     pub(crate) span: Span,
     /// So many calls instead of a time.
     pub(crate) count: Option<Count>,
@@ -79,6 +82,7 @@ pub(crate) fn run(task: &Task) -> anyhow::Result<()> {
 
 struct Load<'a> {
     task: &'a Task,
+    dialer: Dialer,
     shared: Rc<Shared>,
     body: Rc<[u8]>,
     scratch: Scratch,
@@ -95,6 +99,7 @@ impl<'a> Load<'a> {
         };
         Ok(Self {
             task,
+            dialer: Dialer::new(task.port, task.cell.tls.then_some(&*task.folder))?,
             shared: Rc::new(Shared::new(calls)),
             body: body(task.cell.request)?.into(),
             scratch: Scratch::default(),
@@ -136,7 +141,7 @@ impl<'a> Load<'a> {
         }
         let mut sockets = Vec::new();
         for _ in 0..count {
-            sockets.push(self.socket().await.context("connect")?);
+            sockets.push(self.dialer.connect().await.context("connect")?);
         }
         let (pacer, mut clocks) = match mode {
             Mode::Open { rate } => {
@@ -165,15 +170,15 @@ impl<'a> Load<'a> {
     fn reconnect(&self, number: usize) -> impl Future<Output = ()> + 'static {
         let (shared, scratch, body) =
             (self.shared.clone(), self.scratch.clone(), self.body.clone());
-        let (Cell { mode, request, heads, streams, .. }, port) =
-            (self.task.cell.clone(), self.task.port);
+        let Cell { mode, request, heads, streams, .. } = self.task.cell;
+        let dialer = self.dialer.clone();
         async move {
             for round in 0.. {
                 if shared.phase() == Phase::Drain {
                     return;
                 }
                 let driver = Driver::of(mode, streams, shared.now());
-                let Ok(socket) = TcpStream::connect(("127.0.0.1", port)).await else {
+                let Ok(socket) = dialer.connect().await else {
                     return shared.fail("the connection was refused", 0);
                 };
                 let head = Head::new(number, request, heads);
@@ -184,11 +189,6 @@ impl<'a> Load<'a> {
                 }
             }
         }
-    }
-
-    /// Where TLS in front will be put around the socket.
-    async fn socket(&self) -> std::io::Result<TcpStream> {
-        TcpStream::connect(("127.0.0.1", self.task.port)).await
     }
 
     fn client(&self, number: usize) -> Client {

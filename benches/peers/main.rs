@@ -15,6 +15,7 @@
 //! load  backend  splice           parts in processes of their own (child)
 //! head  body                      requests as the exporters of OpenTelemetry send them
 //! pipe  streams  hpack  frame     HTTP/2, as little of it as that takes
+//! tls                             around it, where a cell says so
 //! report  outcome                 the table, the picture, the file
 //! ```
 
@@ -39,6 +40,7 @@ mod report;
 mod splice;
 mod streams;
 mod subject;
+mod tls;
 mod usage;
 
 use std::fs;

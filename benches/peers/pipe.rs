@@ -8,10 +8,7 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
-    net::TcpStream,
-};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::frame::Fault;
 
@@ -48,11 +45,10 @@ impl Default for Scratch {
 
 /// Runs a connection until it is finished or the peer ends it, which is a fault.
 pub(crate) async fn run(
-    mut socket: TcpStream,
+    mut socket: impl AsyncRead + AsyncWrite + Unpin,
     endpoint: &mut impl Endpoint,
     scratch: &Scratch,
 ) -> Result<(), Fault> {
-    socket.set_nodelay(true).map_err(|_| "no TCP_NODELAY")?;
     poll_fn(|cx| {
         loop {
             if write(&mut socket, endpoint, cx)? == Turn::Finished {
@@ -77,7 +73,7 @@ pub(crate) async fn run(
 /// Gives the endpoint its turns and writes until there is nothing more, or no room. Reading goes
 /// on without room: the windows bound what may gather.
 fn write(
-    socket: &mut TcpStream,
+    socket: &mut (impl AsyncRead + AsyncWrite + Unpin),
     endpoint: &mut impl Endpoint,
     cx: &mut Context,
 ) -> Result<Turn, Fault> {
@@ -101,5 +97,11 @@ fn write(
             }
         }
         out.clear();
+        // Records that the socket did not take yet.
+        match Pin::new(&mut *socket).poll_flush(cx) {
+            Poll::Ready(Ok(())) => {}
+            Poll::Ready(Err(_)) => return Err("the connection was reset"),
+            Poll::Pending => return Ok(Turn::Continue),
+        }
     }
 }

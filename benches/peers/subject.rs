@@ -69,7 +69,9 @@ impl Subject {
             Request::Get => {
                 self == Self::Upbeat || self == Self::Envoy && growth::takes(self, cell)
             }
-            Request::Export { .. } | Request::Echo { .. } => growth::takes(self, cell),
+            Request::Export { .. } | Request::Echo { .. } => {
+                growth::takes(self, cell) && !(cell.tls && self == Self::L4)
+            }
         }
     }
 
@@ -168,12 +170,13 @@ impl Installed {
 
     /// Starts it on a core, behind the words of `before`.
     pub(crate) fn start(&self, setup: &Setup, before: &[String]) -> anyhow::Result<Running> {
-        let Setup { core, directory, cell, backend } = *setup;
+        let Setup { core, directory, folder, cell, backend } = *setup;
         let port = free_port()?;
         fs::create_dir_all(directory)?;
         let (name, template) = self.subject.template();
         let file = directory.join(name);
-        let filling = Filling { cell, port, backend, directory: &directory.display().to_string() };
+        let [directory_said, folder] = [directory, folder].map(|it| it.display().to_string());
+        let filling = Filling { cell, port, backend, directory: &directory_said, folder: &folder };
         fs::write(&file, filling.fill(template))?;
         let mut command = before.to_vec();
         command.push(self.program.display().to_string());
@@ -187,6 +190,8 @@ impl Installed {
 pub(crate) struct Setup<'a> {
     pub(crate) core: usize,
     pub(crate) directory: &'a Path,
+    /// Where the certificate is.
+    pub(crate) folder: &'a Path,
     pub(crate) cell: &'a Cell,
     pub(crate) backend: u16,
 }

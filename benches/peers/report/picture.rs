@@ -38,8 +38,8 @@ impl Report {
              <rect width=\"{WIDTH}\" height=\"{y}\" fill=\"#ffffff\"/>\n\
              <text x=\"{MARGIN}\" y=\"32\" font-size=\"18\" font-weight=\"600\">\
              CPU time a request, in µs: less is better</text>\n\
-             <text x=\"{MARGIN}\" y=\"52\" fill=\"#616e7c\">Trace exports over plain HTTP/2, one \
-             core for the proxy; “L4 copy” knows no HTTP and is the bound.</text>\n\
+             <text x=\"{MARGIN}\" y=\"52\" fill=\"#616e7c\">Trace exports over HTTP/2, one core \
+             for the proxy; “L4 copy” knows no HTTP and is the bound.</text>\n\
              {body}</svg>\n"
         )
     }
