@@ -2,6 +2,7 @@
 //! bytes that HTTP is made of.
 
 mod client;
+mod der;
 mod expiry;
 mod files;
 mod server;

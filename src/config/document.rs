@@ -23,7 +23,7 @@ pub(super) use self::{
     health::Health,
     listener::Listener,
     route::{Match, Retry, Route, Timeouts},
-    tls::{ClientAuth, ListenerTls, UpstreamTls},
+    tls::{ClientAuth, KeyPair, ListenerTls, UpstreamTls},
     upstream::{Check, Grpc, Http, Probe, Upstream},
 };
 pub use self::{

@@ -1,6 +1,8 @@
 //! When a certificate ends: the one thing of X.509 that is read here, since what checks
 //! certificates does not tell it.
 
+use super::der::{GENERALIZED, INTEGER, SEQUENCE, UTC, VERSION, take};
+
 /// The end of a certificate's validity, in seconds since 1970 (RFC 5280, 4.1).
 pub(super) fn end(certificate: &[u8]) -> Option<i64> {
     let mut outer = certificate;
@@ -16,23 +18,6 @@ pub(super) fn end(certificate: &[u8]) -> Option<i64> {
     let mut validity = take(&mut fields, SEQUENCE)?;
     time(&mut validity)?;
     time(&mut validity)
-}
-
-/// The content of the value that comes next, where it is of this kind.
-fn take<'a>(input: &mut &'a [u8], kind: u8) -> Option<&'a [u8]> {
-    let (first, rest) = input.split_first()?;
-    let (length, rest) = rest.split_first()?;
-    let (length, rest) = match length {
-        0..=0x7f => (usize::from(*length), rest),
-        0x81..=0x84 => {
-            let (bytes, rest) = rest.split_at_checked(usize::from(length - 0x80))?;
-            (bytes.iter().fold(0, |length, byte| length << 8 | usize::from(*byte)), rest)
-        }
-        _ => return None,
-    };
-    let (content, rest) = rest.split_at_checked(length)?;
-    *input = rest;
-    (*first == kind).then_some(content)
 }
 
 fn time(input: &mut &[u8]) -> Option<i64> {
@@ -67,12 +52,6 @@ fn days(year: i64, month: i64, day: i64) -> i64 {
     let of_year = (153 * month + 2) / 5 + day - 1;
     era * 146_097 + of_era * 365 + of_era / 4 - of_era / 100 + of_year - 719_468
 }
-
-const SEQUENCE: u8 = 0x30;
-const INTEGER: u8 = 0x02;
-const VERSION: u8 = 0xa0;
-const UTC: u8 = 0x17;
-const GENERALIZED: u8 = 0x18;
 
 #[cfg(test)]
 mod tests {

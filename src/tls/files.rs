@@ -16,7 +16,7 @@ use rustls::{
     sign::CertifiedKey,
 };
 
-use super::{expiry, provider};
+use super::{der, expiry, provider};
 use crate::config::{KeyPair, Problem};
 
 /// Reads files, and keeps what is wrong with them.
@@ -58,7 +58,9 @@ impl Files {
         // The first one that ends makes the others useless.
         let end = chain.iter().flatten().filter_map(|it| expiry::end(it)).min();
         self.ends.extend(end.map(|end| (pair.cert_file.clone(), end)));
+        let response = pair.ocsp_file.as_ref().map(|file| self.response(at("ocsp_file"), file));
         let made = CertifiedKey::from_der(chain?, key?, &provider());
+        let made = made.map(|made| CertifiedKey { ocsp: response.flatten(), ..made });
         made.map_err(|error| {
             let (cert, key) = (pair.cert_file.display(), pair.key_file.display());
             let message = match error {
@@ -111,6 +113,18 @@ impl Files {
             Ok(found) if !found.is_empty() => Some(found),
             Ok(_) => self.fault(path, file, "has no revocation list in PEM"),
             Err(error) => self.fault(path, file, &format!("is no PEM: {error}")),
+        }
+    }
+
+    /// A response that says something of a certificate (RFC 6960, 4.2.1). Clients see what.
+    fn response(&mut self, path: String, file: &Path) -> Option<Vec<u8>> {
+        let response = self.read(&path, file)?;
+        match der::take(&mut &*response, der::SEQUENCE) {
+            Some([der::ENUMERATED, 1, 0, ..]) => Some(response),
+            Some([der::ENUMERATED, 1, _, ..]) => {
+                self.fault(path, file, "is an OCSP response that tells an error")
+            }
+            _ => self.fault(path, file, "is no OCSP response in DER"),
         }
     }
 

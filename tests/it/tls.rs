@@ -1,6 +1,7 @@
 //! TLS as clients meet it on a listener, and as endpoints do.
 
 mod reload;
+mod stapling;
 mod upstream;
 
 use std::{net::SocketAddr, sync::atomic::Ordering::SeqCst, time::Duration};

@@ -18,7 +18,7 @@ pub struct ListenerTls {
 impl ListenerTls {
     /// All files that are named.
     pub(in crate::config) fn files(&self) -> impl Iterator<Item = &PathBuf> {
-        let pairs = self.certificates.iter().flat_map(|it| [&it.cert_file, &it.key_file]);
+        let pairs = self.certificates.iter().flat_map(KeyPair::files);
         let clients = self.clients.iter();
         pairs.chain(clients.flat_map(|it| [&it.ca_file].into_iter().chain(&it.crl_files)))
     }
@@ -42,7 +42,7 @@ pub struct UpstreamTls {
 impl UpstreamTls {
     /// All files that are named.
     pub(in crate::config) fn files(&self) -> impl Iterator<Item = &PathBuf> {
-        let own = self.own.iter().flat_map(|it| [&it.cert_file, &it.key_file]);
+        let own = self.own.iter().flat_map(KeyPair::files);
         self.ca_file.iter().chain(own)
     }
 }
@@ -54,8 +54,16 @@ pub struct KeyPair {
     pub cert_file: PathBuf,
     /// The private key.
     pub key_file: PathBuf,
-    /// Where the two keys stand, for reports that name them.
+    /// An OCSP response for the certificate.
+    pub ocsp_file: Option<PathBuf>,
+    /// Where the keys stand, for reports that name them.
     pub path: String,
+}
+
+impl KeyPair {
+    fn files(&self) -> impl Iterator<Item = &PathBuf> {
+        [&self.cert_file, &self.key_file].into_iter().chain(&self.ocsp_file)
+    }
 }
 
 /// Which clients are taken.

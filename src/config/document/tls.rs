@@ -14,6 +14,9 @@ pub(in crate::config) struct ListenerTls {
     pub(in crate::config) cert_file: Option<PathBuf>,
     /// Its private key, in PEM.
     pub(in crate::config) key_file: Option<PathBuf>,
+    /// What the issuer says of the certificate now, an OCSP response in DER, which clients are sent
+    /// with it (RFC 6066, 8). Something else has to fetch it in time. Default: none.
+    pub(in crate::config) ocsp_file: Option<PathBuf>,
     /// More of them: the first one is shown that has the name which a client asks for (SNI), and
     /// the first of all to others. Default: none.
     pub(in crate::config) certificates: Vec<KeyPair>,
@@ -55,6 +58,9 @@ pub(in crate::config) struct KeyPair {
     pub(in crate::config) cert_file: Option<PathBuf>,
     /// Its private key, in PEM. Required.
     pub(in crate::config) key_file: Option<PathBuf>,
+    /// What the issuer says of the certificate now, an OCSP response in DER, which clients are sent
+    /// with it (RFC 6066, 8). Something else has to fetch it in time. Default: none.
+    pub(in crate::config) ocsp_file: Option<PathBuf>,
 }
 
 /// Whether clients need a certificate.

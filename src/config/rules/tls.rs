@@ -1,7 +1,5 @@
 //! The rules of TLS. What the files have in them is seen where they are used.
 
-use std::path::PathBuf;
-
 use super::{
     super::{
         checked::{Clients, KeyPair, ListenerTls, UpstreamTls},
@@ -12,14 +10,16 @@ use super::{
 
 impl Checker<'_> {
     pub(super) fn listener_tls(&mut self, path: String, raw: document::ListenerTls) -> ListenerTls {
-        let document::ListenerTls { cert_file, key_file, certificates: more, plain, .. } = raw;
+        let document::ListenerTls { certificates: more, plain, .. } = raw;
+        let (cert_file, key_file, ocsp_file) = (raw.cert_file, raw.key_file, raw.ocsp_file);
         let mut certificates = Vec::new();
-        if more.is_empty() || cert_file.is_some() || key_file.is_some() {
-            certificates.extend(self.key_pair(path.clone(), cert_file, key_file));
+        if more.is_empty() || cert_file.is_some() || key_file.is_some() || ocsp_file.is_some() {
+            let pair = document::KeyPair { cert_file, key_file, ocsp_file };
+            certificates.extend(self.key_pair(path.clone(), pair));
         }
         for (index, pair) in more.into_iter().enumerate() {
             let path = format!("{path}.certificates[{index}]");
-            certificates.extend(self.key_pair(path, pair.cert_file, pair.key_file));
+            certificates.extend(self.key_pair(path, pair));
         }
         let default = match raw.client_ca_file {
             Some(_) => ClientAuth::Required,
@@ -55,22 +55,21 @@ impl Checker<'_> {
         }
         let own = match (cert_file, key_file) {
             (None, None) => None,
-            (cert_file, key_file) => self.key_pair(path.clone(), cert_file, key_file),
+            (cert_file, key_file) => {
+                let pair = document::KeyPair { cert_file, key_file, ocsp_file: None };
+                self.key_pair(path.clone(), pair)
+            }
         };
         let server_name = server_name.or_else(|| name.map(ToOwned::to_owned));
         UpstreamTls { ca_file, server_name, expect_san, own, path }
     }
 
     /// A certificate and its key, of which neither is of use alone.
-    fn key_pair(
-        &mut self,
-        path: String,
-        cert_file: Option<PathBuf>,
-        key_file: Option<PathBuf>,
-    ) -> Option<KeyPair> {
+    fn key_pair(&mut self, path: String, raw: document::KeyPair) -> Option<KeyPair> {
         let what = "a file in PEM";
-        let cert_file = self.required(&format!("{path}.cert_file"), cert_file, what);
-        let key_file = self.required(&format!("{path}.key_file"), key_file, what);
-        Some(KeyPair { cert_file: cert_file?, key_file: key_file?, path })
+        let cert_file = self.required(&format!("{path}.cert_file"), raw.cert_file, what);
+        let key_file = self.required(&format!("{path}.key_file"), raw.key_file, what);
+        let (cert_file, key_file) = cert_file.zip(key_file)?;
+        Some(KeyPair { cert_file, key_file, ocsp_file: raw.ocsp_file, path })
     }
 }
