@@ -31,7 +31,7 @@ pub use self::checked::{
 pub use self::credentials::Credentials;
 pub use self::document::{
     Admin, Admission, AllDown, AllDownPolicy, Drain, Ejection, Level, LoadBalancing, Log,
-    LogFormat, NotServingAs, ProxyProtocol, Records, Reload, RetryStatus,
+    LogFormat, NotServingAs, ProxyProtocol, ProxyVersion, Records, Reload, RetryStatus,
 };
 pub use self::limits::{CallRate, Frames, Limits, LimitsPer, Priorities, Rate, WindowUpdates};
 pub use self::value::{Cap, Quorum, Range, Share, Workers};

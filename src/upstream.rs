@@ -28,7 +28,7 @@ use self::{
     pool::{Pool, Total},
 };
 use crate::{
-    config::{self, Quorum, Share},
+    config::{self, ProxyVersion, Quorum, Share},
     metrics::{Metrics, UpstreamLabels},
     tls::Connector,
 };
@@ -49,6 +49,7 @@ pub struct Upstream {
     hash_by: Option<Box<str>>,
     connect_timeout: Duration,
     tls: Option<Arc<Connector>>,
+    proxy_protocol: Option<ProxyVersion>,
     max_queue: usize,
     queue_timeout: Duration,
 }
@@ -91,6 +92,7 @@ impl Upstream {
             hash_by: config.hash_by.as_deref().map(Into::into),
             connect_timeout: config.connect_timeout,
             tls: None,
+            proxy_protocol: config.proxy_protocol,
             max_queue: config.admission.max_queue as usize,
             queue_timeout: config.admission.queue_timeout,
         };
@@ -106,6 +108,11 @@ impl Upstream {
     /// How its endpoints speak TLS, where they do.
     pub fn tls(&self) -> Option<&Arc<Connector>> {
         self.tls.as_ref()
+    }
+
+    /// The PROXY header that connections to its endpoints begin with; each is for one client then.
+    pub fn proxy_protocol(&self) -> Option<ProxyVersion> {
+        self.proxy_protocol
     }
 
     /// Makes `wanted` the endpoints; those that were there before keep their state, and those that

@@ -184,10 +184,10 @@ async fn serve(socket: Socket, relay: Relay, handshakes: &Handshakes) {
                         relay.serve(socket, session, &first, listener, client).await;
                     }
                     Opened::Http1(stream) => {
-                        Box::pin(http1::serve(stream, listener, client, &relay)).await;
+                        Box::pin(http1::serve(stream, listener, client.ip(), &relay)).await;
                     }
                     Opened::Http1OverTls(stream) => {
-                        Box::pin(http1::serve(stream, listener, client, &relay)).await;
+                        Box::pin(http1::serve(stream, listener, client.ip(), &relay)).await;
                     }
                 }
                 drop(entered.place);

@@ -16,8 +16,8 @@ pub use self::{
 };
 use super::{
     document::{
-        Admin, Admission, AllDown, Drain, Ejection, LoadBalancing, Log, NotServingAs, Reload,
-        RetryStatus,
+        Admin, Admission, AllDown, Drain, Ejection, LoadBalancing, Log, NotServingAs, ProxyVersion,
+        Reload, RetryStatus,
     },
     limits::{Limits, LimitsPer},
     lines::Lines,
@@ -175,6 +175,8 @@ pub struct Upstream {
     pub connect_timeout: Duration,
     /// How its endpoints speak TLS, where they do.
     pub tls: Option<UpstreamTls>,
+    /// The PROXY header that connections begin with; each is for one client then.
+    pub proxy_protocol: Option<ProxyVersion>,
 }
 
 impl Upstream {

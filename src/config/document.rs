@@ -32,7 +32,7 @@ pub use self::{
     listener::ProxyProtocol,
     overload::{Admission, Ejection},
     route::RetryStatus,
-    upstream::LoadBalancing,
+    upstream::{LoadBalancing, ProxyVersion},
 };
 use super::{limits::Limits, value::Workers};
 

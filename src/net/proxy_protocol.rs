@@ -3,10 +3,12 @@
 
 use std::{
     io,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
 };
 
 use tokio::{io::AsyncReadExt, net::TcpStream};
+
+use crate::config::ProxyVersion;
 
 /// What a connection's first bytes are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -17,7 +19,7 @@ enum Parsed {
     Other,
     /// A header of this length. It names a client, or says that the connection is its sender's
     /// own: a health check (LOCAL), or a client without an IP address.
-    Header(usize, Option<IpAddr>),
+    Header(usize, Option<SocketAddr>),
     /// A header that breaks the protocol.
     Broken(&'static str),
 }
@@ -26,7 +28,7 @@ enum Parsed {
 #[derive(Debug, PartialEq, Eq)]
 pub enum Told {
     /// A header, and the client that it names; none where the connection is its sender's own.
-    Header(Option<IpAddr>),
+    Header(Option<SocketAddr>),
     /// No header. These bytes were read, and stand before those that were not.
     Nothing(Vec<u8>),
 }
@@ -95,27 +97,28 @@ fn text(bytes: &[u8]) -> Parsed {
         return Parsed::Header(end + 1, None);
     }
     let words: Vec<_> = line.split(' ').collect();
-    let client = match *words {
-        ["TCP4", source, to, from_port, to_port] if is_port(from_port) && is_port(to_port) => {
-            let to = to.parse::<Ipv4Addr>();
-            to.and_then(|_| source.parse::<Ipv4Addr>()).ok().map(IpAddr::from)
-        }
-        ["TCP6", source, to, from_port, to_port] if is_port(from_port) && is_port(to_port) => {
-            let to = to.parse::<Ipv6Addr>();
-            to.and_then(|_| source.parse::<Ipv6Addr>()).ok().map(IpAddr::from)
+    let told = match *words {
+        [family, source, to, from_port, to_port] => {
+            let ip = match family {
+                "TCP4" => to.parse::<Ipv4Addr>().and(source.parse::<Ipv4Addr>()).map(IpAddr::from),
+                "TCP6" => to.parse::<Ipv6Addr>().and(source.parse::<Ipv6Addr>()).map(IpAddr::from),
+                _ => return Parsed::Broken("a PROXY line of an unknown family"),
+            };
+            ip.ok().zip(port(from_port)).zip(port(to_port)).map(|(source, _)| source)
         }
         _ => None,
     };
-    match client {
-        Some(client) => Parsed::Header(end + 1, Some(client)),
+    match told {
+        Some(client) => Parsed::Header(end + 1, Some(client.into())),
         None => Parsed::Broken("a PROXY line without two addresses and two ports"),
     }
 }
 
 /// Up to five digits, no zero before others.
-fn is_port(word: &str) -> bool {
+fn port(word: &str) -> Option<u16> {
     let plain = word.bytes().all(|byte| byte.is_ascii_digit());
-    plain && (word == "0" || !word.starts_with('0')) && word.parse::<u16>().is_ok()
+    let plain = plain && (word == "0" || !word.starts_with('0'));
+    word.parse().ok().filter(|_| plain)
 }
 
 /// Version 2: the signature, version and command, family and transport, a length, and so many bytes
@@ -144,12 +147,54 @@ fn binary(bytes: &[u8]) -> Option<Parsed> {
         return Some(Parsed::Broken("a PROXY header without its addresses"));
     }
     let addresses = rest[4..].get(..length)?;
+    // Both addresses, and then both ports.
+    let port = |at| Some(u16::from_be_bytes([*addresses.get(at)?, *addresses.get(at + 1)?]));
     let client = match (command, family, transport) {
-        (1, 1, 1) => addresses.first_chunk::<4>().map(|it| Ipv4Addr::from(*it).into()),
-        (1, 2, 1) => addresses.first_chunk::<16>().map(|it| Ipv6Addr::from(*it).into()),
+        (1, 1, 1) => addresses.first_chunk::<4>().map(|it| Ipv4Addr::from(*it).into()).zip(port(8)),
+        (1, 2, 1) => {
+            addresses.first_chunk::<16>().map(|it| Ipv6Addr::from(*it).into()).zip(port(32))
+        }
         _ => None,
     };
-    Some(Parsed::Header(V2.len() + 4 + length, client))
+    Some(Parsed::Header(V2.len() + 4 + length, client.map(|(ip, port)| SocketAddr::new(ip, port))))
+}
+
+/// What a connection begins with that is made for a client: where the client comes from, and what
+/// it connected to; or for nobody but the one who makes it.
+pub fn header(version: ProxyVersion, client: Option<(SocketAddr, SocketAddr)>) -> Vec<u8> {
+    let Some((from, to)) = client else {
+        return match version {
+            ProxyVersion::V1 => b"PROXY UNKNOWN\r\n".to_vec(),
+            ProxyVersion::V2 => [V2, &[0x20, 0, 0, 0]].concat(),
+        };
+    };
+    let ports = (from.port(), to.port());
+    match (version, from.ip().to_canonical(), to.ip().to_canonical()) {
+        (ProxyVersion::V1, IpAddr::V4(from), IpAddr::V4(to)) => {
+            format!("PROXY TCP4 {from} {to} {} {}\r\n", ports.0, ports.1).into_bytes()
+        }
+        (ProxyVersion::V1, from, to) => {
+            let (from, to) = (six(from), six(to));
+            format!("PROXY TCP6 {from} {to} {} {}\r\n", ports.0, ports.1).into_bytes()
+        }
+        (ProxyVersion::V2, from, to) => {
+            let [first, second] = [ports.0, ports.1].map(u16::to_be_bytes);
+            let (family, addresses) = match (from, to) {
+                (IpAddr::V4(from), IpAddr::V4(to)) => (0x11, [from.octets(), to.octets()].concat()),
+                (from, to) => (0x21, [six(from).octets(), six(to).octets()].concat()),
+            };
+            let length = addresses.len() as u8 + 4;
+            [V2, &[0x21, family, 0, length], &addresses, &first, &second].concat()
+        }
+    }
+}
+
+/// Both addresses of a header are of one family.
+fn six(address: IpAddr) -> Ipv6Addr {
+    match address {
+        IpAddr::V4(address) => address.to_ipv6_mapped(),
+        IpAddr::V6(address) => address,
+    }
 }
 
 const V1: &[u8] = b"PROXY ";
@@ -170,7 +215,7 @@ mod tests {
         [V2, &[command, family], &length, body].concat()
     }
 
-    fn client(text: &str) -> Option<IpAddr> {
+    fn client(text: &str) -> Option<SocketAddr> {
         Some(text.parse().unwrap())
     }
 
@@ -180,13 +225,13 @@ mod tests {
         let mut v6 = [0; 36];
         v6[..4].copy_from_slice(&[0x20, 1, 0xd, 0xb8]);
         for (bytes, told) in [
-            (b"PROXY TCP4 192.0.2.1 198.51.100.1 0 65535\r\n".to_vec(), client("192.0.2.1")),
-            (b"PROXY TCP6 2001:db8::1 ::1 1 2\r\n".to_vec(), client("2001:db8::1")),
+            (b"PROXY TCP4 192.0.2.1 198.51.100.1 0 65535\r\n".to_vec(), client("192.0.2.1:0")),
+            (b"PROXY TCP6 2001:db8::1 ::1 1 2\r\n".to_vec(), client("[2001:db8::1]:1")),
             (b"PROXY UNKNOWN\r\n".to_vec(), None),
             (b"PROXY UNKNOWN whatever it is\r\n".to_vec(), None),
-            (v2(0x21, 0x11, &v4), client("192.0.2.1")),
-            (v2(0x21, 0x11, &[&v4[..], &[4, 0, 3, 1, 2, 3]].concat()), client("192.0.2.1")),
-            (v2(0x21, 0x21, &v6), client("2001:db8::")),
+            (v2(0x21, 0x11, &v4), client("192.0.2.1:1")),
+            (v2(0x21, 0x11, &[&v4[..], &[4, 0, 3, 1, 2, 3]].concat()), client("192.0.2.1:1")),
+            (v2(0x21, 0x21, &v6), client("[2001:db8::]:0")),
             (v2(0x20, 0x11, &v4), None),
             (v2(0x20, 0, &[]), None),
             (v2(0x21, 0, &[1, 2, 3]), None),
@@ -257,13 +302,25 @@ mod tests {
         }
 
         #[test]
-        fn what_is_said_is_heard(source: Ipv4Addr, six: Ipv6Addr, port: u16, more in 0..400_usize) {
-            let line = format!("PROXY TCP4 {source} 10.0.0.1 {port} 4317\r\n");
-            prop_assert_eq!(parse(line.as_bytes()), Parsed::Header(line.len(), Some(source.into())));
-            let line = format!("PROXY TCP6 {six} ::1 {port} 4317\r\n");
-            prop_assert_eq!(parse(line.as_bytes()), Parsed::Header(line.len(), Some(six.into())));
+        fn what_is_said_is_heard(from: SocketAddr, to: SocketAddr) {
+            let from = SocketAddr::new(from.ip().to_canonical(), from.port());
+            for version in [ProxyVersion::V1, ProxyVersion::V2] {
+                let bytes = header(version, Some((from, to)));
+                let Parsed::Header(length, Some(heard)) = parse(&bytes) else {
+                    return Err(TestCaseError::fail(format!("{bytes:?}")));
+                };
+                prop_assert_eq!((length, heard.ip().to_canonical()), (bytes.len(), from.ip()));
+                prop_assert_eq!(heard.port(), from.port());
+                let own = header(version, None);
+                prop_assert_eq!(parse(&own), Parsed::Header(own.len(), None));
+            }
+        }
+
+        #[test]
+        fn extensions_are_passed_over(six: Ipv6Addr, more in 0..400_usize) {
             let bytes = v2(0x21, 0x21, &[&six.octets()[..], &vec![0; 20 + more]].concat());
-            prop_assert_eq!(parse(&bytes), Parsed::Header(bytes.len(), Some(six.into())));
+            let client = SocketAddr::new(six.into(), 0);
+            prop_assert_eq!(parse(&bytes), Parsed::Header(bytes.len(), Some(client)));
         }
     }
 }

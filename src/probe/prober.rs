@@ -37,6 +37,7 @@ impl Prober {
         metrics: &Metrics,
     ) -> Self {
         let target = Target::new(endpoint.address(), upstream.tls().cloned());
+        let target = target.announced(upstream.proxy_protocol());
         let check = |(index, check)| {
             let path = format!("{}.checks[{index}]", config.path);
             Check::new(check, target.clone(), config.timeout, Some(&path))

@@ -1,8 +1,9 @@
 //! Connections to endpoints: made, and made again.
 
-use std::{net::SocketAddr, rc::Rc, sync::Arc, time::Duration};
+use std::{io, net::SocketAddr, rc::Rc, sync::Arc, time::Duration};
 
 use tokio::{
+    io::AsyncWriteExt,
     net::TcpStream,
     time::{sleep, timeout},
 };
@@ -44,7 +45,7 @@ impl Relay {
                 })
             });
             sleep(pause).await;
-            let wanted = endpoint.is_healthy();
+            let wanted = endpoint.is_healthy() && self.turn(|engine| engine.is_for_somebody(at));
             if !needed || !wanted && !pause.is_zero() {
                 return self.turn(|engine| engine.dial_given_up(at));
             }
@@ -77,11 +78,15 @@ impl Relay {
         address: SocketAddr,
         labels: &EndpointLabels,
     ) -> Result<(), (Option<Fault>, String)> {
-        let socket = TcpStream::connect(address).await.map_err(|error| {
+        let mut socket = TcpStream::connect(address).await.map_err(|error| {
             ((!net::is_ours(&error)).then_some(Fault::Connect), error.kind().to_string())
         })?;
         // Fails only for a socket that the peer has closed already, which its reader sees.
         _ = socket.set_nodelay(true);
+        let header = self.turn(|engine| engine.lanes.get(&at).map(|lane| lane.header.clone()));
+        let header = header.unwrap_or_default();
+        let failed = |error: io::Error| (Some(Fault::Connect), error.kind().to_string());
+        socket.write_all(&header).await.map_err(failed)?;
         let (socket, session, first) = secure(socket, upstream, address).await?;
         let mut out = Vec::new();
         let limits = self.settings().borrow().limits;

@@ -22,7 +22,7 @@ impl Engine {
         client: StreamKey,
         head: &mut Block,
     ) -> Result<(), Status> {
-        let (client, now) = (self.links[client.link].client, self.clock);
+        let (client, now) = (self.links[client.link].client.map(|it| it.ip()), self.clock);
         let shed = |reason, whose: &'static str, wait| {
             listener.denied(client, reason);
             // Each at another time, so that they do not all return at once.
@@ -76,7 +76,7 @@ impl Engine {
         client: StreamKey,
         head: &Block,
     ) -> Result<(), Denied> {
-        let client = self.links[client.link].client;
+        let client = self.links[client.link].client.map(|it| it.ip());
         let answers = gate.answers(|| said(head, AUTHORIZATION));
         answers.inspect_err(|denied| listener.denied(client, denied.label()))
     }

@@ -1,13 +1,19 @@
 //! A worker's connections to one endpoint: shared by its calls, grown with them, renewed when
 //! lost.
 
-use std::{collections::VecDeque, rc::Rc, sync::Arc, time::Duration};
+use std::{
+    collections::VecDeque,
+    hash::{Hash, Hasher},
+    rc::Rc,
+    sync::Arc,
+    time::Duration,
+};
 
 use super::{
     call::{CallKey, Forwarded, Peer, StreamKey},
     engine::{Command, Engine},
     late::Late,
-    link::{Direction, Kind},
+    link::{Direction, Kind, Link},
     payload::Payload,
     pick::pick,
     replay::Again,
@@ -15,6 +21,7 @@ use super::{
 use crate::{
     grpc::timeout,
     http2::{field::Role, frame::Reason},
+    net::proxy_protocol,
     upstream::{Endpoint, Fault, Picked, Upstream},
 };
 
@@ -23,6 +30,8 @@ use crate::{
 pub(super) struct Lane {
     pub(super) endpoint: Arc<Endpoint>,
     pub(super) upstream: Arc<Upstream>,
+    /// What they begin with before anything else; mostly empty.
+    pub(super) header: Box<[u8]>,
     /// Those that take new calls.
     pub(super) links: Vec<usize>,
     pub(super) dialing: bool,
@@ -38,22 +47,45 @@ pub(super) struct Lane {
 }
 
 /// An endpoint, of one upstream: another upstream may have the same address.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[cfg_attr(test, derive(Default))]
-pub(super) struct LaneKey(usize);
+pub(super) struct LaneKey {
+    endpoint: usize,
+    /// The link of the only client whose calls these are; none is numbered 0.
+    client: usize,
+}
 
 impl LaneKey {
-    /// The lane holds the endpoint, so no other one can come to have its place in memory.
-    pub(super) fn of(endpoint: &Arc<Endpoint>) -> Self {
-        Self(Arc::as_ptr(endpoint).addr())
+    /// The lane holds the endpoint, so no other one can come to have its place in memory. Where
+    /// endpoints hear who the client is, each client's calls have connections of their own.
+    pub(super) fn of(endpoint: &Arc<Endpoint>, upstream: &Upstream, client: usize) -> Self {
+        let endpoint = Arc::as_ptr(endpoint).addr();
+        Self { endpoint, client: upstream.proxy_protocol().map_or(0, |_| client) }
+    }
+
+    /// The link of the client that it is for alone.
+    pub(super) fn client(self) -> Option<usize> {
+        (self.client != 0).then_some(self.client)
+    }
+}
+
+impl Hash for LaneKey {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write_usize(self.endpoint ^ self.client.rotate_left(usize::BITS / 2));
     }
 }
 
 impl Lane {
-    fn new(endpoint: Arc<Endpoint>, upstream: &Arc<Upstream>) -> Self {
+    fn new(endpoint: Arc<Endpoint>, upstream: &Arc<Upstream>, client: Option<&Link>) -> Self {
+        let header = upstream.proxy_protocol().map(|version| {
+            let to = client.and_then(|client| client.socket.local_addr().ok());
+            let from = client.and_then(|client| client.client);
+            proxy_protocol::header(version, from.zip(to)).into()
+        });
         Self {
             endpoint,
             upstream: Arc::clone(upstream),
+            header: header.unwrap_or_default(),
             links: Vec::new(),
             dialing: false,
             failure: None,
@@ -134,7 +166,7 @@ impl Engine {
             let Peer::Opening(opening) = &mut call.peer else { return None };
             let upstream = &listener.targets[usize::from(call.target)].upstream;
             if opening.waits_for.is_none() {
-                match pick(&self.lanes, upstream, opening) {
+                match pick(&self.lanes, upstream, opening, call.client.link) {
                     Picked::Endpoint(in_flight) => {
                         opening.waits_for = Some(in_flight);
                         opening.queued = None;
@@ -156,9 +188,11 @@ impl Engine {
             let in_flight = opening.waits_for.as_ref().expect("it was just set");
             let endpoint = Arc::clone(in_flight.endpoint());
             let address = endpoint.address();
-            let at = LaneKey::of(&endpoint);
-            let lane = self.lanes.entry(at).or_insert_with(|| Lane::new(endpoint, upstream));
             let links = &self.links;
+            let at = LaneKey::of(&endpoint, upstream, call.client.link);
+            let lane = self.lanes.entry(at).or_insert_with(|| {
+                Lane::new(endpoint, upstream, at.client().and_then(|client| links.get(client)))
+            });
             let streams = |id: &usize| links[*id].connection.streams();
             let takes = |id: &usize| links[*id].connection.max_streams() > 0;
             let shut = !lane.links.iter().all(takes);
@@ -356,6 +390,7 @@ impl Engine {
 
     /// A link takes no new calls: the next one should find another, or know that there is none.
     pub(super) fn lane_lost(&mut self, at: LaneKey, id: usize, served: bool, polite: bool) {
+        let for_somebody = self.is_for_somebody(at);
         let Some(lane) = self.lanes.get_mut(&at) else { return };
         let before = lane.links.len();
         lane.links.retain(|link| *link != id);
@@ -365,7 +400,8 @@ impl Engine {
         // One that neither served nor lasted is no better than none.
         let worth = served || self.context.now.saturating_sub(lane.made) >= LASTING;
         lane.failures = if worth { 0 } else { lane.failures + 1 };
-        if !lane.dialing && lane.endpoint.is_healthy() && !lane.endpoint.is_removed() {
+        let wanted = lane.endpoint.is_healthy() && !lane.endpoint.is_removed() && for_somebody;
+        if !lane.dialing && wanted {
             lane.dialing = true;
             if lane.failures > PATIENCE && !polite {
                 let address = lane.endpoint.address();

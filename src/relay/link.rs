@@ -3,7 +3,7 @@
 use std::{
     collections::VecDeque,
     io::{self, IoSlice},
-    net::IpAddr,
+    net::SocketAddr,
     rc::Rc,
     sync::Arc,
 };
@@ -62,7 +62,7 @@ pub(super) struct Link {
     /// When something came last, or when no stream was open.
     pub(super) heard_at: u64,
     /// Where a client's connection comes from.
-    pub(super) client: Option<IpAddr>,
+    pub(super) client: Option<SocketAddr>,
     /// When it was asked for a sign of life.
     pub(super) pinged_at: Option<u64>,
 }

@@ -122,7 +122,8 @@ impl Engine {
                 let upstream = &call.listener.targets[usize::from(call.target)].upstream;
                 if waited >= millis(upstream.connect_timeout()) {
                     opening.tried.push(address);
-                    if let Picked::Endpoint(other) = pick(&self.lanes, upstream, opening) {
+                    let client = call.client.link;
+                    if let Picked::Endpoint(other) = pick(&self.lanes, upstream, opening, client) {
                         opening.waits_for = Some(other);
                         self.place(key, Payload::NONE);
                         continue;
@@ -150,11 +151,13 @@ pub(super) fn pick(
     lanes: &HashMap<LaneKey, Lane, ByIdentity>,
     upstream: &Upstream,
     opening: &Opening,
+    client: usize,
 ) -> Picked {
     let value = upstream.hash_by().and_then(|name| opening.head.first_of(name.as_bytes()));
     let hash = value.map(|value| upstream::hash(&value));
-    let usable =
-        |endpoint: &Arc<Endpoint>| lanes.get(&LaneKey::of(endpoint)).is_none_or(Lane::is_usable);
+    let usable = |endpoint: &Arc<Endpoint>| {
+        lanes.get(&LaneKey::of(endpoint, upstream, client)).is_none_or(Lane::is_usable)
+    };
     let untried = |endpoint: &Arc<Endpoint>| !opening.tried.contains(&endpoint.address());
     let new = |endpoint: &Arc<Endpoint>| !opening.left.contains(&endpoint.address());
     upstream

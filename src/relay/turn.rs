@@ -1,7 +1,7 @@
 //! Where the engine meets the runtime: one small task a socket that waits until it is ready, one
 //! that ends each turn by writing, one coarse tick.
 
-use std::{cell::RefCell, net::IpAddr, rc::Rc, sync::Arc, time::Duration};
+use std::{cell::RefCell, net::SocketAddr, rc::Rc, sync::Arc, time::Duration};
 
 use tokio::{
     io::Interest,
@@ -86,7 +86,7 @@ impl Relay {
         session: Option<Box<Session>>,
         first: &[u8],
         listener: Arc<Listener>,
-        client: IpAddr,
+        client: SocketAddr,
     ) {
         // A reload may have come since the accept.
         let listener = self.current(&listener);

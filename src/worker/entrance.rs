@@ -1,6 +1,9 @@
 //! Who a connection's client is, before anything else is read of it.
 
-use std::{io, net::IpAddr};
+use std::{
+    io,
+    net::{IpAddr, SocketAddr},
+};
 
 use tokio::net::TcpStream;
 
@@ -35,7 +38,7 @@ pub enum Origin {
 /// A client that was let in.
 #[derive(Debug)]
 pub(super) struct Entered {
-    pub(super) client: IpAddr,
+    pub(super) client: SocketAddr,
     /// Held while the connection is open.
     pub(super) place: Option<Place>,
     /// What was read of the stream, and stands before the rest.
@@ -62,6 +65,7 @@ impl Origin {
     ) -> io::Result<Entered> {
         let (sender, places) = match self {
             Self::Client { client, place } => {
+                let client = SocketAddr::new(client, stream.peer_addr()?.port());
                 return Ok(Entered { client, place, first: Vec::new() });
             }
             Self::Balancer { sender, places } => (sender, places),
@@ -71,22 +75,24 @@ impl Origin {
             io::Error::new(io::ErrorKind::PermissionDenied, words)
         };
         let required = listener.access().proxy_protocol == ProxyProtocol::Required;
+        let own = SocketAddr::new(sender, stream.peer_addr()?.port());
         let (client, first) = match proxy_protocol::read(stream).await {
-            Ok(Told::Header(client)) => (client.unwrap_or(sender), Vec::new()),
+            Ok(Told::Header(client)) => (client.unwrap_or(own), Vec::new()),
             Ok(Told::Nothing(_)) if required => {
                 return Err(refused(sender, "proxy_protocol", "no PROXY header"));
             }
-            Ok(Told::Nothing(first)) => (sender, first),
+            Ok(Told::Nothing(first)) => (own, first),
             Err(error) if error.kind() == io::ErrorKind::InvalidData => {
                 return Err(refused(sender, "proxy_protocol", &error.to_string()));
             }
             Err(error) => return Err(error),
         };
-        if !listener.access().allows(client) {
-            return Err(refused(client, "address", "not an allowed address"));
+        let ip = client.ip();
+        if !listener.access().allows(ip) {
+            return Err(refused(ip, "address", "not an allowed address"));
         }
-        let place = match places.map(|places| places.take(client)) {
-            Some(None) => return Err(refused(client, "per_address", "its address has enough")),
+        let place = match places.map(|places| places.take(ip)) {
+            Some(None) => return Err(refused(ip, "per_address", "its address has enough")),
             place => place.flatten(),
         };
         Ok(Entered { client, place, first })

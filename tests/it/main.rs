@@ -4,6 +4,7 @@
 
 mod access;
 mod admin;
+mod announced;
 mod auth;
 mod balance;
 mod bounds;

@@ -58,6 +58,21 @@ pub(in crate::config) struct Upstream {
     #[serde(deserialize_with = "given")]
     #[schemars(with = "Option<UpstreamTls>")]
     pub(in crate::config) tls: Option<UpstreamTls>,
+    /// Which version of the PROXY protocol connections begin with, `v1` or `v2`: endpoints hear by it
+    /// where the client comes from, and what it connected to. Connections are made for one client
+    /// connection each then, instead of being shared by all. Probes on an endpoint's own port say
+    /// that they are of nobody else. Default: none.
+    pub(in crate::config) proxy_protocol: Option<ProxyVersion>,
+}
+
+/// A version of the PROXY protocol.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ProxyVersion {
+    /// A line of text.
+    V1,
+    /// In binary.
+    V2,
 }
 
 /// How an endpoint is picked for a call.

@@ -51,6 +51,7 @@ impl Checker<'_> {
             admission: raw.admission,
             connect_timeout: raw.connect_timeout.unwrap_or(Duration::from_secs(1)),
             tls,
+            proxy_protocol: raw.proxy_protocol,
         }
     }
 
