@@ -4,7 +4,11 @@
 //! `/config` is the configuration that runs, as its file says it: JSON, `${NAME}` replaced by the
 //! process's environment, without defaults except those of what only a restart changes, and with
 //! `***` in the place of secrets. `upbeat check --against-running` compares a file with it.
+//!
+//! All but `/livez` and `/readyz`, which an orchestrator asks for, is for those alone whom the
+//! configuration lets in.
 
+mod access;
 mod simulation;
 mod status;
 
@@ -25,6 +29,7 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 pub use self::{
+    access::Access,
     simulation::{Answered, Simulation},
     status::{EndpointStatus, Service, Status, Transition, UpstreamStatus},
 };
@@ -32,8 +37,9 @@ use crate::{
     answer::Answers,
     grpc::ServingStatus,
     health::{Reader, Views},
-    metrics::Metrics,
+    metrics::{Metrics, RefusedLabels},
     net,
+    tls::Handshakes,
     upstream::Upstream,
 };
 
@@ -59,6 +65,8 @@ pub struct Running {
     pub listeners: Arc<[(String, Answers)]>,
     /// The configuration, without its secrets.
     pub config: Arc<Value>,
+    /// Who is answered.
+    pub access: Arc<Access>,
 }
 
 impl Admin {
@@ -66,19 +74,26 @@ impl Admin {
     pub async fn run(self, listener: TcpListener) {
         let tasks = TaskTracker::new();
         let connections = Arc::new(Semaphore::new(CONNECTIONS));
+        let handshakes = Arc::<Handshakes>::default();
         net::accept(&listener, &connections, &CancellationToken::new(), |stream, _, permit| {
-            let admin = self.clone();
+            let (admin, handshakes) = (self.clone(), Arc::clone(&handshakes));
             tasks.spawn(async move {
-                admin.serve(stream).await;
+                admin.serve(stream, &handshakes).await;
                 drop(permit);
             });
         })
         .await;
     }
 
-    async fn serve(self, stream: TcpStream) {
+    async fn serve(self, stream: TcpStream, handshakes: &Handshakes) {
+        let access = Arc::clone(&self.running.borrow().access);
+        let Ok(Ok((stream, certified))) =
+            timeout(HANDSHAKE_TIMEOUT, access.open(stream, handshakes)).await
+        else {
+            return;
+        };
         let service = service_fn(|request: Request<Incoming>| {
-            let response = self.respond(&request);
+            let response = self.respond(&request, certified);
             async move { Ok::<_, Infallible>(response) }
         });
         let connection = http1::Builder::new()
@@ -89,13 +104,23 @@ impl Admin {
         _ = timeout(LIFE, connection).await;
     }
 
-    fn respond(&self, request: &Request<Incoming>) -> Response<Full<Bytes>> {
+    /// `certified` where the connection has shown a certificate.
+    fn respond(&self, request: &Request<Incoming>, certified: bool) -> Response<Full<Bytes>> {
+        let path = request.uri().path();
+        let access = Arc::clone(&self.running.borrow().access);
+        if !OPEN.contains(&path)
+            && let Err(denied) = access.admits(certified, request.headers())
+        {
+            let labels = RefusedLabels { listener: LISTENER.into(), reason: denied.label() };
+            self.metrics.denied.get_or_create(&labels).inc();
+            return unauthorized();
+        }
         if !matches!(*request.method(), Method::GET | Method::HEAD) {
             let mut refusal = response(StatusCode::METHOD_NOT_ALLOWED, TEXT, "GET and HEAD only\n");
             refusal.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET, HEAD"));
             return refusal;
         }
-        match request.uri().path() {
+        match path {
             "/metrics" => {
                 self.running.borrow().upstreams.iter().for_each(|upstream| upstream.measure());
                 response(StatusCode::OK, METRICS, self.metrics.render())
@@ -119,6 +144,13 @@ impl Admin {
     }
 }
 
+fn unauthorized() -> Response<Full<Bytes>> {
+    let mut refusal = response(StatusCode::UNAUTHORIZED, TEXT, "");
+    let scheme = HeaderValue::from_static("Bearer realm=\"upbeat admin\"");
+    refusal.headers_mut().insert(header::WWW_AUTHENTICATE, scheme);
+    refusal
+}
+
 fn json(body: &impl Serialize) -> Response<Full<Bytes>> {
     let mut body = serde_json::to_string_pretty(body).expect("strings, numbers and lists are JSON");
     body.push('\n');
@@ -138,8 +170,13 @@ fn response(
     response
 }
 
+/// What the server is called beside the listeners, in metrics and logs.
+pub const LISTENER: &str = "admin";
+/// What needs no proof.
+const OPEN: [&str; 2] = ["/livez", "/readyz"];
 const PATHS: &str = "/metrics /status /simulate /config /livez /readyz\n";
 const CONNECTIONS: usize = 256;
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Short, so that silent connections do not keep the places of those that ask.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long a connection may live; a scraper makes another one.

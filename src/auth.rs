@@ -1,6 +1,8 @@
 //! Who calls, and for which tenant: told from a call's metadata alone, before anything else is done
 //! for it.
 
+use http::{HeaderMap, HeaderName};
+
 use crate::{
     config::{self, Credentials, Tenants},
     grpc::{Code, Status},
@@ -26,6 +28,18 @@ pub enum Said {
     Once(Vec<u8>),
     /// It has the name more than once, and so says nothing that can be relied on.
     Often,
+}
+
+impl Said {
+    /// What these headers say under a name.
+    pub fn of(headers: &HeaderMap, name: &HeaderName) -> Self {
+        let mut values = headers.get_all(name).iter();
+        match (values.next(), values.next()) {
+            (None, _) => Self::Nothing,
+            (Some(value), None) => Self::Once(value.as_bytes().to_vec()),
+            _ => Self::Often,
+        }
+    }
 }
 
 /// Why a call is turned away.
@@ -116,17 +130,19 @@ fn identify<'a>(credentials: &'a Credentials, said: &Said) -> Result<&'a str, De
         Said::Often => return Err(Denied::ManyCredentials),
         Said::Once(value) => value,
     };
-    // The scheme's case means nothing (RFC 9110, 11.1).
-    let scheme = |scheme: &[u8]| {
-        let (head, rest) = value.split_at_checked(scheme.len())?;
-        head.eq_ignore_ascii_case(scheme).then(|| rest.trim_ascii_start())
-    };
-    let tenant = match (scheme(b"bearer "), scheme(b"basic ")) {
+    let tenant = match (self::credentials(b"bearer ", value), self::credentials(b"basic ", value)) {
         (Some(token), _) => credentials.token(token),
         (_, Some(user)) => credentials.user(user),
         _ => None,
     };
     tenant.ok_or(Denied::BadCredentials)
+}
+
+/// What an `authorization` has after its scheme and a blank, where that is the scheme. Its case means
+/// nothing (RFC 9110, 11.1).
+pub fn credentials<'a>(scheme: &[u8], value: &'a [u8]) -> Option<&'a [u8]> {
+    let (head, rest) = value.split_at_checked(scheme.len())?;
+    head.eq_ignore_ascii_case(scheme).then(|| rest.trim_ascii_start())
 }
 
 impl Denied {

@@ -24,14 +24,14 @@ use std::{
 };
 
 pub use self::checked::{
-    Access, Auth, Check, Clients, Config, CredentialsFile, Discovery, Dns, Endpoint, Family, File,
-    GrpcCheck, Health, HttpCheck, KeyPair, Listener, ListenerTls, Lookup, Match, Policy, Probe,
-    Retry, Route, Service, Tenants, Upstream, UpstreamTls,
+    Access, Admin, Auth, Check, Clients, Config, CredentialsFile, Discovery, Dns, Endpoint, Family,
+    File, GrpcCheck, Health, HttpCheck, KeyPair, Listener, ListenerTls, Lookup, Match, Policy,
+    Probe, Retry, Route, Service, Tenants, Upstream, UpstreamTls,
 };
-pub use self::credentials::Credentials;
+pub use self::credentials::{Credentials, Tokens};
 pub use self::document::{
-    Admin, Admission, AllDown, AllDownPolicy, Drain, Ejection, Level, LoadBalancing, Log,
-    LogFormat, NotServingAs, ProxyProtocol, ProxyVersion, Records, Reload, RetryStatus,
+    Admission, AllDown, AllDownPolicy, Drain, Ejection, Level, LoadBalancing, Log, LogFormat,
+    NotServingAs, ProxyProtocol, ProxyVersion, Records, Reload, RetryStatus,
 };
 pub use self::limits::{CallRate, Frames, Limits, LimitsPer, Priorities, Rate, WindowUpdates};
 pub use self::value::{Cap, Quorum, Range, Share, Workers};
@@ -63,6 +63,9 @@ impl Config {
                 problems.extend(file.read(&mut auth.credentials, &environment));
             }
         }
+        if let (Some(file), Some(tokens)) = (&self.admin.token_file, &mut self.admin.tokens) {
+            problems.extend(tokens.read(file));
+        }
         match problems.is_empty() {
             true => Ok(self),
             false => Err(Problems(problems)),
@@ -73,18 +76,25 @@ impl Config {
     /// they name alike.
     pub fn differences(&self, other: &Self) -> Vec<Difference> {
         let mut found = self.written.differences(&other.written);
+        let mut differ = |path: String| {
+            let told =
+                found.iter().any(|it| it.path.starts_with(&path) || path.starts_with(&it.path));
+            if !told {
+                let hidden = || Some("***".to_owned());
+                found.push(Difference { path, from: hidden(), to: hidden() });
+            }
+        };
         for listener in &self.listeners {
-            let path = lines::join("listeners", &listener.name) + ".auth";
             let known = |config: &Self| {
                 let auth = config.listeners.iter().find(|it| it.name == listener.name);
                 auth.and_then(|it| it.auth.as_ref()).map(|auth| auth.credentials.clone())
             };
-            let told =
-                found.iter().any(|it| it.path.starts_with(&path) || path.starts_with(&it.path));
-            if !told && known(self) != known(other) {
-                let hidden = || Some("***".to_owned());
-                found.push(Difference { path, from: hidden(), to: hidden() });
+            if known(self) != known(other) {
+                differ(lines::join("listeners", &listener.name) + ".auth");
             }
+        }
+        if self.admin.tokens != other.admin.tokens {
+            differ("admin.tokens".to_owned());
         }
         found
     }
@@ -140,7 +150,9 @@ impl Config {
     pub fn files(&self) -> Vec<PathBuf> {
         let auth = self.listeners.iter().filter_map(|it| it.auth.as_ref());
         let credentials = auth.flat_map(|it| &it.files).map(|it| &it.path);
+        let credentials = credentials.chain(self.admin.token_file.iter().map(|it| &it.path));
         let listeners = self.listeners.iter().filter_map(|it| it.tls.as_ref());
+        let listeners = listeners.chain(&self.admin.tls);
         let upstreams = self.upstreams.iter().filter_map(|it| it.tls.as_ref());
         let all = listeners.flat_map(ListenerTls::files);
         all.chain(upstreams.flat_map(UpstreamTls::files)).chain(credentials).cloned().collect()
@@ -206,6 +218,15 @@ pub(crate) fn listener(keys: &str) -> Listener {
     let listener = format!("{{ name: l, address: '127.0.0.1:0', upstream: u, {keys} }}");
     let config = Config::parse(&format!("listeners: [{listener}]\n{rest}"), |_| None);
     config.expect("a good configuration").listeners.remove(0)
+}
+
+/// The checked administrative server with these keys, for the tests of the modules above.
+#[cfg(test)]
+pub(crate) fn admin(keys: &str) -> Admin {
+    let rest = "listeners: [{ name: l, address: '127.0.0.1:0' }]
+upstreams: { u: { endpoints: ['127.0.0.1:1'], probe: { checks: [{ tcp: {} }] } } }";
+    let config = Config::parse(&format!("admin: {{ {keys} }}\n{rest}"), |_| None);
+    config.expect("a good configuration").admin
 }
 
 /// One checked upstream, for the tests of the modules above.

@@ -9,7 +9,8 @@ use std::{
 use tracing::warn;
 
 use crate::{
-    config::{Config, Problems},
+    admin,
+    config::{Config, ListenerTls, Problems},
     metrics::{CertificateLabels, Metrics, Text},
     tls::{Acceptor, Connector},
 };
@@ -21,6 +22,8 @@ pub struct Certificates {
     pub(super) listeners: Vec<Option<Arc<Acceptor>>>,
     /// Of each upstream that speaks TLS, by its name.
     pub(super) upstreams: BTreeMap<String, Arc<Connector>>,
+    /// Of the admin server, where it speaks TLS.
+    pub(super) admin: Option<Arc<Acceptor>>,
 }
 
 impl Certificates {
@@ -30,14 +33,15 @@ impl Certificates {
     /// Everything that is wrong with them, in the order of the configuration's lines.
     pub fn read(config: &Config) -> Result<Self, Problems> {
         let mut problems = Vec::new();
-        let mut listeners = Vec::new();
-        for listener in &config.listeners {
-            let made = listener.tls.as_ref().map(Acceptor::new).transpose();
-            listeners.push(made.unwrap_or_else(|more| {
+        let mut accepts = |tls: &Option<ListenerTls>| {
+            let made = tls.as_ref().map(Acceptor::new).transpose();
+            made.unwrap_or_else(|more| {
                 problems.extend(more.into_iter().map(|it| config.locate(it)));
                 None
-            }));
-        }
+            })
+        };
+        let listeners: Vec<_> = config.listeners.iter().map(|it| accepts(&it.tls)).collect();
+        let admin = accepts(&config.admin.tls).map(|it| Arc::new(it.without_http2()));
         let mut upstreams = BTreeMap::new();
         for upstream in &config.upstreams {
             match upstream.tls.as_ref().map(Connector::new) {
@@ -48,7 +52,7 @@ impl Certificates {
         }
         if problems.is_empty() {
             let listeners = listeners.into_iter().map(|it| it.map(Arc::new)).collect();
-            return Ok(Self { listeners, upstreams });
+            return Ok(Self { listeners, upstreams, admin });
         }
         problems.sort_by_key(|problem| problem.line);
         Err(Problems(problems))
@@ -61,10 +65,11 @@ impl Certificates {
         let listeners =
             listeners.filter_map(|(it, tls)| Some((&*it.name, "", tls.as_ref()?.ends())));
         let upstreams = self.upstreams.iter().map(|(name, tls)| ("", &**name, tls.ends()));
+        let admin = self.admin.iter().map(|tls| (admin::LISTENER, "", tls.ends()));
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let now = i64::try_from(now.as_secs()).unwrap_or(i64::MAX);
         let mut all = Vec::new();
-        for (listener, upstream, ends) in listeners.chain(upstreams) {
+        for (listener, upstream, ends) in listeners.chain(upstreams).chain(admin) {
             for (file, end) in ends {
                 let file = file.display().to_string();
                 let days = (end - now).div_euclid(DAY);

@@ -20,7 +20,7 @@ use super::{
     reload::Reloader,
 };
 use crate::{
-    admin,
+    admin::{self, Access},
     answer::Answers,
     config::{self, Config, Difference, Problems},
     health::{Board, Reader, Views},
@@ -323,7 +323,9 @@ impl Running {
         before.into_iter().for_each(Listening::end);
         self.sockets.send_replace(self.listening.iter().map(Listening::socket).collect());
         let (listeners, written) = (answering.into(), config.written.json().into());
-        self.shown.send_replace(admin::Running { views, upstreams, listeners, config: written });
+        let access = Access::new(&config.admin, certificates.admin.as_ref()).into();
+        let shown = admin::Running { views, upstreams, listeners, config: written, access };
+        self.shown.send_replace(shown);
         (self.config, self.certificates) = (config, certificates);
         self.metrics.keep(&self.named());
         self.certificates.tell(&self.config, &self.metrics);
@@ -334,6 +336,8 @@ impl Running {
     }
 
     fn named(&self) -> Named {
+        let listeners = self.config.listeners.iter().map(|it| &*it.name);
+        let listeners = listeners.chain([admin::LISTENER]);
         let upstreams = self.config.upstreams.iter();
         let endpoints = self.upstreams.iter().flat_map(|it| {
             let endpoints = it.upstream().endpoints();
@@ -342,7 +346,7 @@ impl Running {
             endpoints.iter().map(|it| pair(&it.address())).collect::<Vec<_>>()
         });
         Named {
-            listeners: self.config.listeners.iter().map(|it| it.name.clone()).collect(),
+            listeners: listeners.map(ToOwned::to_owned).collect(),
             upstreams: upstreams.map(|it| it.name.clone()).collect(),
             endpoints: endpoints.collect(),
         }

@@ -2,6 +2,7 @@
 //! filled in, every rule between keys held.
 
 mod access;
+mod admin;
 mod auth;
 mod discovery;
 mod tls;
@@ -10,13 +11,14 @@ use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
 
 pub use self::{
     access::Access,
+    admin::Admin,
     auth::{Auth, CredentialsFile, Tenants},
     discovery::{Discovery, Dns, Family, File, Lookup},
     tls::{Clients, KeyPair, ListenerTls, UpstreamTls},
 };
 use super::{
     document::{
-        Admin, Admission, AllDown, Drain, Ejection, LoadBalancing, Log, NotServingAs, ProxyVersion,
+        Admission, AllDown, Drain, Ejection, LoadBalancing, Log, NotServingAs, ProxyVersion,
         Reload, RetryStatus,
     },
     limits::{Limits, LimitsPer},

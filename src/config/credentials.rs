@@ -2,12 +2,15 @@
 //! a password.
 
 mod file;
+mod tokens;
 
 use std::{collections::HashMap, fmt};
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
+
+pub use self::tokens::Tokens;
 
 /// Tokens and users, and the tenant of each.
 #[derive(Clone, PartialEq, Eq, Default)]
@@ -46,11 +49,9 @@ impl Credentials {
 
     /// Adds a token; why it is none, in words that do not repeat it.
     pub(super) fn add_token(&mut self, token: &str, tenant: &str) -> Result<(), &'static str> {
-        if token.is_empty() || !token.bytes().all(|byte| byte.is_ascii_graphic()) {
-            return Err("a token is visible ASCII without blanks, and not empty");
-        }
+        let hash = hash_of_token(token)?;
         check_tenant(tenant)?;
-        match self.tokens.insert(hash(token.as_bytes()), tenant.to_owned()) {
+        match self.tokens.insert(hash, tenant.to_owned()) {
             Some(_) => Err("the token is given twice"),
             None => Ok(()),
         }
@@ -96,6 +97,14 @@ pub(super) fn check_tenant(tenant: &str) -> Result<(), &'static str> {
     match tenant.split('|').all(lawful) {
         true => Ok(()),
         false => Err("a tenant is up to 150 letters, digits and !-_.*'(), not . or .."),
+    }
+}
+
+/// What a token is known by; why it is none, in words that do not repeat it.
+fn hash_of_token(token: &str) -> Result<Hash, &'static str> {
+    match !token.is_empty() && token.bytes().all(|byte| byte.is_ascii_graphic()) {
+        true => Ok(hash(token.as_bytes())),
+        false => Err("a token is visible ASCII without blanks, and not empty"),
     }
 }
 

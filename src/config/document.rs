@@ -1,6 +1,7 @@
 //! The shape of the YAML, as serde and the JSON Schema see it. What must be there is checked in
 //! `rules`, so that one missing key does not hide the other problems.
 
+mod admin;
 mod auth;
 mod discovery;
 mod endpoint;
@@ -11,12 +12,13 @@ mod route;
 mod tls;
 mod upstream;
 
-use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
+use std::{collections::BTreeMap, time::Duration};
 
 use schemars::JsonSchema;
 use serde::Deserialize;
 
 pub(super) use self::{
+    admin::Admin,
     auth::{Auth, Tenant, User},
     discovery::{Dns, File},
     endpoint::Endpoint,
@@ -97,21 +99,6 @@ pub struct Reload {
 impl Default for Reload {
     fn default() -> Self {
         Self { watch: true, interval: Duration::from_secs(2) }
-    }
-}
-
-/// The administrative HTTP server: `/metrics`, `/status`, `/config`, `/livez`, `/readyz`.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub struct Admin {
-    /// Default: `127.0.0.1:9901`.
-    #[schemars(with = "String")]
-    pub address: SocketAddr,
-}
-
-impl Default for Admin {
-    fn default() -> Self {
-        Self { address: SocketAddr::from(([127, 0, 0, 1], 9901)) }
     }
 }
 

@@ -1,6 +1,7 @@
 //! The rules: from a document to a [`Config`], every problem on the way told.
 
 mod access;
+mod admin;
 mod auth;
 mod discovery;
 mod health;
@@ -36,7 +37,7 @@ pub(super) fn check(document: Document, lines: &Lines, problems: &mut Vec<Proble
     let listeners =
         checker.listeners(document.listeners, &upstreams, &document.limits, &document.health);
     let health = checker.health(document.health, &upstreams);
-    let admin = document.admin;
+    let admin = checker.admin(document.admin);
     for (index, listener) in listeners.iter().enumerate() {
         if listener::overlap(listener.address, admin.address) {
             checker.problem(

@@ -31,7 +31,8 @@ impl Written {
             Workers::Count(count) => count.into(),
         };
         written.insert("workers".to_owned(), workers);
-        written.insert("admin".to_owned(), json!({ "address": config.admin.address }));
+        let admin = written.entry("admin").or_insert_with(|| json!({}));
+        admin["address"] = json!(config.admin.address);
         let log = json!({ "format": word(&log.format), "level": word(&log.level) });
         written.insert("log".to_owned(), log);
         Self(Value::Object(written))
@@ -101,14 +102,17 @@ fn compare(path: &str, from: Option<&Value>, to: Option<&Value>, found: &mut Vec
         return;
     }
     let key = path.rsplit('.').next().unwrap_or_default();
+    let hidden = [from, to].into_iter().flatten().any(|value| is_secret(key, value));
     match (from, to) {
-        (Some(Value::Object(from)), Some(Value::Object(to))) if !is_secret(key) => {
+        (Some(Value::Object(from)), Some(Value::Object(to))) if !hidden => {
             let keys: BTreeSet<&String> = from.keys().chain(to.keys()).collect();
             for key in keys {
                 compare(&join(path, key), from.get(key), to.get(key), found);
             }
         }
-        (Some(Value::Array(from)), Some(Value::Array(to))) => items(path, from, to, found),
+        (Some(Value::Array(from)), Some(Value::Array(to))) if !hidden => {
+            items(path, from, to, found)
+        }
         (Some(Value::Array(items_of)), None) if path == LISTENERS => {
             items(path, items_of, &[], found);
         }
@@ -157,7 +161,7 @@ fn same(a: &[Value], b: &[Value]) -> bool {
 /// A value without what nobody but the file's owner should read. The one place where that is
 /// decided: by the names of keys, wherever they stand.
 fn concealed(key: &str, value: &Value) -> Value {
-    if is_secret(key) {
+    if is_secret(key, value) {
         return "***".into();
     }
     match value {
@@ -169,9 +173,12 @@ fn concealed(key: &str, value: &Value) -> Value {
     }
 }
 
-fn is_secret(key: &str) -> bool {
+/// Whether a key has a secret, or a list of them.
+fn is_secret(key: &str, value: &Value) -> bool {
     let key = key.to_ascii_lowercase();
-    SECRETS.iter().any(|secret| key.ends_with(secret))
+    let texts = value.as_array().is_some_and(|items| items.iter().any(Value::is_string));
+    let one = key.strip_suffix('s').filter(|_| texts).unwrap_or(&key);
+    SECRETS.iter().any(|secret| one.ends_with(secret))
 }
 
 /// A value as YAML's flow style has it.
@@ -258,6 +265,11 @@ mod tests {
             differences(json!({}), with("a"))[0],
             "+ metadata: { Authorization: ***, x: shown }"
         );
+        let list = |tokens: &[&str]| json!({ "admin": { "tokens": tokens } });
+        assert_eq!(Written(list(&["a"])).json(), json!({ "admin": { "tokens": "***" } }));
+        for to in [list(&["b"]), list(&["b", "a"])] {
+            assert_eq!(differences(list(&["a"]), to), ["~ admin.tokens: *** -> ***"]);
+        }
         assert_ne!(a.hash(), b.hash());
     }
 

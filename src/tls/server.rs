@@ -62,6 +62,13 @@ impl Acceptor {
         Ok(Self { config: Arc::new(server(certificates, clients)), plain, source, ends })
     }
 
+    /// The same where no HTTP/2 is spoken.
+    pub fn without_http2(mut self) -> Self {
+        let [_, http1] = PROTOCOLS.map(<[u8]>::to_vec);
+        Arc::make_mut(&mut self.config).alpn_protocols = vec![http1];
+        self
+    }
+
     /// When its certificates end, each with its file, in seconds since 1970.
     pub fn ends(&self) -> &[(PathBuf, i64)] {
         &self.ends

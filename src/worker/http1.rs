@@ -3,7 +3,7 @@
 use std::{cell::Cell, convert::Infallible, net::IpAddr, pin::pin, rc::Rc, sync::Arc};
 
 use bytes::Bytes;
-use http::{HeaderValue, Method, Request, Response, StatusCode, header, request::Parts};
+use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body::Frame;
 use http_body_util::{BodyExt, Full, Limited, StreamBody, combinators::UnsyncBoxBody};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
@@ -83,7 +83,7 @@ async fn respond(
     let answers = listener.answers();
     let route = listener.router().http1(&head);
     if let (Route::Health(dialect), Some(gate)) = (&route, listener.gate())
-        && let Err(denied) = gate.answers(|| authorization(&head))
+        && let Err(denied) = gate.answers(|| Said::of(&head.headers, &header::AUTHORIZATION))
     {
         listener.denied(Some(client), denied.label());
         return match dialect {
@@ -126,15 +126,6 @@ async fn respond(
         }
         Route::Refuse(Refusal::Grpc(status)) => grpc(Answer::refusal(status)),
         Route::Refuse(Refusal::Http(status)) => plain(&head.method, answer::refusal(status)),
-    }
-}
-
-fn authorization(head: &Parts) -> Said {
-    let mut values = head.headers.get_all(header::AUTHORIZATION).iter();
-    match (values.next(), values.next()) {
-        (None, _) => Said::Nothing,
-        (Some(value), None) => Said::Once(value.as_bytes().to_vec()),
-        _ => Said::Often,
     }
 }
 

@@ -1,5 +1,7 @@
 //! The admin server: what an orchestrator, a scraper and a person see of the proxy.
 
+mod access;
+
 use std::{
     collections::{HashMap, HashSet},
     sync::atomic::Ordering::SeqCst,

@@ -15,14 +15,10 @@ impl CredentialsFile {
         known: &mut Credentials,
         environment: impl Fn(&str) -> Option<String>,
     ) -> Vec<Problem> {
-        let problem = |words: String| Problem {
-            path: self.key.0.clone(),
-            message: format!("{}: {words}", self.path.display()),
-            line: self.key.1,
-        };
-        let text = match std::fs::read_to_string(&self.path) {
+        let problem = |words: String| self.problem(words);
+        let text = match self.text() {
             Ok(text) => text,
-            Err(error) => return vec![problem(format!("cannot be read: {error}"))],
+            Err(problem) => return vec![problem],
         };
         let (text, unset) = substitute(&text, environment);
         if let Some(unset) = unset.first() {
@@ -47,6 +43,20 @@ impl CredentialsFile {
             added.err().map(|words| problem(format!("entry {number}: {words}")))
         });
         entries.collect()
+    }
+
+    pub(super) fn text(&self) -> Result<String, Problem> {
+        let read = std::fs::read_to_string(&self.path);
+        read.map_err(|error| self.problem(format!("cannot be read: {error}")))
+    }
+
+    /// What is wrong with the file, at the key that names it.
+    pub(super) fn problem(&self, words: String) -> Problem {
+        Problem {
+            path: self.key.0.clone(),
+            message: format!("{}: {words}", self.path.display()),
+            line: self.key.1,
+        }
     }
 }
 

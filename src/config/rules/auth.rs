@@ -44,13 +44,18 @@ impl Checker<'_> {
         auth
     }
 
-    fn added(&mut self, path: &str, added: Result<(), &'static str>) {
+    pub(super) fn added(&mut self, path: &str, added: Result<(), &'static str>) {
         if let Err(words) = added {
             self.problem(path, words);
         }
     }
 
-    fn file(&self, key: String, path: std::path::PathBuf, users: bool) -> CredentialsFile {
+    pub(super) fn file(
+        &self,
+        key: String,
+        path: std::path::PathBuf,
+        users: bool,
+    ) -> CredentialsFile {
         let line = self.lines.problem(&key, String::new()).line;
         CredentialsFile { path, users, key: (key, line) }
     }

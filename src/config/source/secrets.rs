@@ -46,7 +46,7 @@ fn known(path: &str) -> usize {
     length
 }
 
-const SECTIONS: [&str; 2] = ["].auth.bearer", "].auth.basic"];
+const SECTIONS: [&str; 3] = ["].auth.bearer", "].auth.basic", "admin.tokens"];
 const KEYS: [&str; 9] = [
     "tokens_file",
     "tokens",
@@ -80,6 +80,7 @@ mod tests {
             problem("listeners[0].auth.basic.\"s3 c.ret\"", "unknown key `s3 c.ret`, expected"),
             problem("listeners[0].auth.basic.users[0].password", "must be a text in quotes"),
             problem("listeners[0].auth.jwt", "unknown key `jwt`, expected"),
+            problem("admin.tokens", "expected a list, found \"s3cret\""),
         ];
         conceal(&mut problems);
         let said: Vec<_> = problems.iter().map(ToString::to_string).collect();
@@ -94,6 +95,7 @@ mod tests {
                 "listeners[0].auth.basic".to_owned() + &odd,
                 "listeners[0].auth.basic.users[0].password: must be a text in quotes".to_owned(),
                 "listeners[0].auth.jwt: unknown key `jwt`, expected".to_owned(),
+                "admin.tokens: expected a list".to_owned(),
             ]
         );
     }
