@@ -1,9 +1,11 @@
 //! The command line: arguments → tracing → configuration → exit code.
 
+mod admin;
 mod check;
 mod cloud;
 mod probe;
 mod status;
+mod tls;
 
 use std::{
     future::Future,

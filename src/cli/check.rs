@@ -4,25 +4,23 @@ use std::process::ExitCode;
 
 use serde_json::Value;
 
-use super::{File, bad_configuration, block_on, fail, load, say, status};
+use super::{File, admin::Admin, bad_configuration, block_on, fail, load, say};
 use crate::config::{Difference, Written};
 
 /// Arguments of `upbeat check`.
 #[derive(Debug, clap::Args)]
+#[command(mut_args(|arg| match arg.get_id().as_str() {
+    "config" | "against_running" => arg,
+    _ => arg.requires("against_running"),
+}))]
 pub(super) struct Options {
     #[command(flatten)]
     file: File,
     /// Tell what would change if the running proxy took the file over
     #[arg(long)]
     against_running: bool,
-    /// The running proxy's admin address
-    #[arg(
-        long,
-        value_name = "ADDR",
-        default_value = "127.0.0.1:9901",
-        requires = "against_running"
-    )]
-    admin: String,
+    #[command(flatten)]
+    admin: Admin,
 }
 
 /// Exit codes: 0 no problems, whatever would change; 78 problems; 1 the proxy cannot be asked.
@@ -34,7 +32,7 @@ pub(super) fn run(options: &Options) -> ExitCode {
     };
     let mut text = format!("{}: no problems\n", path.display());
     if options.against_running {
-        match block_on(status::fetch::<Value>(&options.admin, "/config")) {
+        match block_on(options.admin.fetch::<Value>("/config")) {
             // What it shows has no secrets, so those of the file must not be told from them.
             Ok(running) => {
                 let file = Written::shown(config.written.json());

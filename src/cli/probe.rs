@@ -1,13 +1,13 @@
 //! `upbeat probe`: one health check from the command line, with grpc_health_probe's exit codes.
 
-use std::{path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
+use std::{process::ExitCode, time::Duration};
 
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, uri::PathAndQuery};
 
+use super::tls::Tls;
 use crate::{
-    config::{self, GrpcCheck, HttpCheck, Problem, UpstreamTls},
+    config::{self, GrpcCheck, HttpCheck},
     probe::{Check, Failure, Target},
-    tls::Connector,
 };
 
 /// Arguments of `upbeat probe`.
@@ -28,15 +28,8 @@ pub(super) struct Options {
     /// Send an empty OTLP Export instead
     #[arg(long, conflicts_with_all = ["service", "metadata"])]
     otlp: bool,
-    /// Speak TLS
-    #[arg(long)]
-    tls: bool,
-    /// Whom the server's certificate must be from, in PEM; by default whom the system trusts
-    #[arg(long, value_name = "FILE", requires = "tls")]
-    ca: Option<PathBuf>,
-    /// The name that the certificate must have; by default the host of the address
-    #[arg(long, value_name = "NAME", requires = "tls")]
-    server_name: Option<String>,
+    #[command(flatten)]
+    tls: Tls,
     /// How long to wait for the connection, and then for the answer
     #[arg(long, default_value = "1s", value_parser = humantime::parse_duration)]
     timeout: Duration,
@@ -95,7 +88,8 @@ async fn probe(options: Options) -> Result<(), Failure> {
     let Some(address) = reached else {
         return outcome;
     };
-    let target = Target::new(address, connector(&options)?);
+    let tls = options.tls.connector(&options.address).map_err(Failure::Local)?;
+    let target = Target::new(address, tls);
     let check = if options.otlp {
         config::Check::Otlp { port: None, plain: false }
     } else if let Some(path) = options.http {
@@ -115,25 +109,4 @@ async fn probe(options: Options) -> Result<(), Failure> {
         })
     };
     Check::new(&check, target, options.timeout, None).run().await
-}
-
-/// How the server speaks TLS, where it does.
-fn connector(options: &Options) -> Result<Option<Arc<Connector>>, Failure> {
-    if !options.tls {
-        return Ok(None);
-    }
-    let host = options.address.rsplit_once(':').map_or("", |(host, _)| host);
-    let host = host.trim_start_matches('[').trim_end_matches(']');
-    let name = options.server_name.as_deref().unwrap_or(host);
-    let config = UpstreamTls {
-        ca_file: options.ca.clone(),
-        server_name: Some(name.to_owned()),
-        expect_san: Vec::new(),
-        own: None,
-        path: "TLS".to_owned(),
-    };
-    let problem = |problems: Vec<Problem>| {
-        Failure::Local(problems.into_iter().map(|it| it.message).collect::<Vec<_>>().join("\n"))
-    };
-    Connector::new(&config).map(|made| Some(Arc::new(made))).map_err(problem)
 }

@@ -1,21 +1,13 @@
 //! `upbeat status`: the board of a running proxy as a table, or as it would be.
 
-use anyhow::{Context, bail, ensure};
-use bytes::Bytes;
-use http::{Request, StatusCode, header};
-use http_body_util::{BodyExt, Empty};
-use hyper_util::rt::TokioIo;
-use serde::de::DeserializeOwned;
-use tokio::{net::TcpStream, task::JoinSet, time::timeout};
-
+use super::admin::Admin;
 use crate::admin::{EndpointStatus, Simulation, Status, Transition};
 
 /// Arguments of `upbeat status`.
 #[derive(Debug, clap::Args)]
 pub(super) struct Options {
-    /// The proxy's admin address
-    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:9901")]
-    admin: String,
+    #[command(flatten)]
+    admin: Admin,
     /// Tells what every service and dialect would answer if this were down: `down=UPSTREAM/ADDRESS`,
     /// or `down=UPSTREAM` for all its endpoints; may be given several times
     #[arg(long, value_name = "down=…", value_parser = down)]
@@ -32,40 +24,13 @@ fn down(text: &str) -> Result<String, String> {
 /// Fetches `/status`, or `/simulate`, and prints it.
 pub(super) async fn run(options: &Options) -> anyhow::Result<()> {
     let text = if options.simulate.is_empty() {
-        table(&fetch::<Status>(&options.admin, "/status").await?)
+        table(&options.admin.fetch::<Status>("/status").await?)
     } else {
         let path = format!("/simulate?{}", options.simulate.join("&"));
-        simulated(&fetch::<Simulation>(&options.admin, &path).await?)
+        simulated(&options.admin.fetch::<Simulation>(&path).await?)
     };
     super::say(&text);
     Ok(())
-}
-
-/// What the admin server answers on `path`.
-pub(super) async fn fetch<T: DeserializeOwned>(admin: &str, path: &str) -> anyhow::Result<T> {
-    let Ok(body) = timeout(TIMEOUT, get(admin, path)).await else {
-        bail!("{admin}: no answer within {TIMEOUT:?}");
-    };
-    serde_json::from_slice(&body?)
-        .with_context(|| format!("{admin}: not an admin server of Upbeat"))
-}
-
-async fn get(address: &str, path: &str) -> anyhow::Result<Bytes> {
-    let stream = TcpStream::connect(address)
-        .await
-        .with_context(|| format!("cannot connect to {address}; is the proxy running?"))?;
-    let (mut sender, connection) =
-        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
-    let mut driver = JoinSet::new();
-    driver.spawn(connection);
-    let request = Request::get(path).header(header::HOST, address).body(Empty::<Bytes>::new())?;
-    let response = sender.send_request(request).await?;
-    let status = response.status();
-    let body = response.into_body().collect().await?.to_bytes();
-    let words = String::from_utf8_lossy(&body);
-    ensure!(status != StatusCode::BAD_REQUEST, "{address}: {}", words.trim());
-    ensure!(status == StatusCode::OK, "{address} answered {status}");
-    Ok(body)
 }
 
 /// Services first, then the endpoints that they are folded from, then what changed last.
@@ -171,7 +136,6 @@ fn columns<const N: usize>(rows: &[[String; N]]) -> String {
 
 /// Changes that are shown.
 const CHANGES: usize = 12;
-const TIMEOUT: std::time::Duration = std::time::Duration::from_secs(5);
 
 #[cfg(test)]
 mod tests {

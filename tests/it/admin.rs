@@ -1,6 +1,7 @@
 //! The admin server: what an orchestrator, a scraper and a person see of the proxy.
 
 mod access;
+mod command;
 
 use std::{
     collections::{HashMap, HashSet},
