@@ -15,12 +15,12 @@ mod kubernetes;
 mod settings;
 mod text;
 
-use std::{fs, process::ExitCode, time::Duration};
+use std::{process::ExitCode, time::Duration};
 
 use clap::ValueEnum;
 
 use self::{codes::Codes, front::Front, settings::Settings};
-use crate::config::{Config, Problem, Problems};
+use crate::config::Config;
 
 /// Arguments of `upbeat cloud`.
 #[derive(Debug, clap::Args)]
@@ -121,14 +121,18 @@ pub(super) fn run(options: &Options) -> ExitCode {
         return ExitCode::from(2);
     }
     let path = &options.file.config;
-    let loaded = Config::load(path).and_then(|config| Ok((config, read(path)?)));
-    let (config, source) = match loaded {
+    // Nothing that stands in files of credentials and certificates is asked for.
+    let environment = |name: &str| std::env::var(name).ok();
+    let read =
+        Config::read(path).and_then(|source| Ok((Config::parse(&source, environment)?, source)));
+    let (config, source) = match read {
         Ok(loaded) => loaded,
         Err(problems) => return super::bad_configuration(path, &problems),
     };
     let front = Front::of(&config);
     let settings = Settings::new(options, &front);
     let language = options.language.unwrap_or_else(|| options.cloud.languages()[0]);
+    // As it was written: comments and `${NAME}` are part of it.
     let printed = print(options.cloud, language, &front, &settings, &source);
     super::say(&format!("{}\n{printed}", origin(options, language)));
     let findings = doctor::findings(options.cloud, &front, &settings);
@@ -163,14 +167,6 @@ fn origin(options: &Options, language: Language) -> String {
     let config = text::comment(&options.file.config.display().to_string());
     let cloud = name(&options.cloud);
     format!("# upbeat cloud {cloud} --as {} --config {config}", name(&language))
-}
-
-/// The text as it was written, for the ConfigMap: comments and `${NAME}` are part of it.
-fn read(path: &std::path::Path) -> Result<String, Problems> {
-    fs::read_to_string(path).map_err(|error| {
-        let message = format!("cannot be read: {error}");
-        Problems(vec![Problem { path: path.display().to_string(), message, line: None }])
-    })
 }
 
 /// What no single argument shows to be wrong.

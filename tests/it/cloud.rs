@@ -263,3 +263,14 @@ fn misuse_exits_2_and_a_bad_configuration_78() {
         assert_eq!((code, &*printed), (Some(78), ""), "{path}");
     }
 }
+
+#[test]
+fn files_of_secrets_need_not_be_where_a_configuration_is_looked_at() {
+    let keys = "upstream: otlp, tls: { cert_file: /nowhere/cert.pem, key_file: /nowhere/key.pem }, \
+        auth: { bearer: { tokens_file: /nowhere/tokens.yaml } },";
+    let admin = "admin: { address: '0.0.0.0:9901', token_file: /nowhere/token }\n";
+    let config = file("secrets", &(WELL.replace("upstream: otlp,", keys) + admin));
+    let (code, stdout, stderr) = cloud(&["kubernetes", "--config", &config]);
+    assert_eq!(code, Some(0), "{stderr}");
+    assert!(stdout.contains("tokens_file: /nowhere/tokens.yaml"), "{stdout}");
+}
