@@ -24,7 +24,7 @@ use crate::config::{Config, Problems, Reload};
 #[derive(Debug)]
 pub(super) struct Reloader {
     path: PathBuf,
-    /// What the configuration that was read last names.
+    /// What the configuration that was read last names, also if it was refused for one of them.
     files: Vec<PathBuf>,
     hangup: Signal,
     /// SIGHUP came, and the file was not read since.
@@ -59,8 +59,9 @@ impl Reloader {
         let files = config.files();
         let mut told = Content::read(&path, &files);
         // It may have changed since it was loaded.
-        let same = |text: &String| parse(text).is_ok_and(|now| config.differences(&now).is_empty());
-        if !told.text.as_ref().is_ok_and(same) {
+        let now = told.text.clone().and_then(|text| Config::parse(&text, environment));
+        let now = now.and_then(|now| now.with_files(environment));
+        if !now.is_ok_and(|now| config.differences(&now).is_empty()) {
             told.text = Ok(String::new());
         }
         Ok(Self { path, files, hangup, asked: false, told, seen: None, due: Instant::now() })
@@ -91,13 +92,10 @@ impl Reloader {
                 self.told.clone_from(&content);
                 self.seen = None;
                 self.asked = false;
-                let config = content.text.and_then(|text| parse(&text))?;
+                let config = content.text.and_then(|text| Config::parse(&text, environment))?;
                 self.files = config.files();
                 let files = self.files.clone();
-                let read = spawn_blocking(move || {
-                    let seen = hash(&files);
-                    (seen, Certificates::read(&config).map(|certificates| (config, certificates)))
-                });
+                let read = spawn_blocking(move || (hash(&files), load(config)));
                 let (seen, loaded) = read.await.expect("reading files does not panic");
                 self.told.files = seen;
                 return loaded;
@@ -129,7 +127,13 @@ fn hash(files: &[PathBuf]) -> u64 {
     hasher.finish()
 }
 
-fn parse(text: &str) -> Result<Config, Problems> {
-    let environment = |name: &str| std::env::var(name).ok();
-    Config::parse(text, environment)?.with_files(environment)
+/// The configuration with what is in the files that it names.
+fn load(config: Config) -> Result<(Config, Certificates), Problems> {
+    let config = config.with_files(environment)?;
+    let certificates = Certificates::read(&config)?;
+    Ok((config, certificates))
+}
+
+fn environment(name: &str) -> Option<String> {
+    std::env::var(name).ok()
 }
