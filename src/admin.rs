@@ -12,7 +12,7 @@ mod access;
 mod simulation;
 mod status;
 
-use std::{convert::Infallible, sync::Arc, time::Duration};
+use std::{convert::Infallible, net::IpAddr, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
@@ -27,6 +27,7 @@ use tokio::{
     time::timeout,
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tracing::debug;
 
 pub use self::{
     access::Access,
@@ -35,10 +36,11 @@ pub use self::{
 };
 use crate::{
     answer::Answers,
+    auth::Denied,
     grpc::ServingStatus,
     health::{Reader, Views},
     metrics::{Metrics, RefusedLabels},
-    net,
+    net::{self, Addresses},
     tls::Handshakes,
     upstream::Upstream,
 };
@@ -74,26 +76,37 @@ impl Admin {
     pub async fn run(self, listener: TcpListener) {
         let tasks = TaskTracker::new();
         let connections = Arc::new(Semaphore::new(CONNECTIONS));
+        let addresses = Addresses::new(CONNECTIONS_PER_ADDRESS);
         let handshakes = Arc::<Handshakes>::default();
-        net::accept(&listener, &connections, &CancellationToken::new(), |stream, _, permit| {
-            let (admin, handshakes) = (self.clone(), Arc::clone(&handshakes));
-            tasks.spawn(async move {
-                admin.serve(stream, &handshakes).await;
-                drop(permit);
-            });
-        })
+        net::accept(
+            &listener,
+            &connections,
+            &CancellationToken::new(),
+            |stream, client, permit| {
+                let Some(place) = addresses.take(client) else { return };
+                let (admin, handshakes) = (self.clone(), Arc::clone(&handshakes));
+                tasks.spawn(async move {
+                    admin.serve(stream, client, &handshakes).await;
+                    drop((place, permit));
+                });
+            },
+        )
         .await;
     }
 
-    async fn serve(self, stream: TcpStream, handshakes: &Handshakes) {
+    async fn serve(self, stream: TcpStream, client: IpAddr, handshakes: &Handshakes) {
         let access = Arc::clone(&self.running.borrow().access);
-        let Ok(Ok((stream, certified))) =
-            timeout(HANDSHAKE_TIMEOUT, access.open(stream, handshakes)).await
-        else {
-            return;
+        let opened = timeout(HANDSHAKE_TIMEOUT, access.open(stream, handshakes)).await;
+        let (stream, certified) = match opened {
+            Ok(Ok(opened)) => opened,
+            Ok(Err(error)) => return debug!(%client, %error, "no admin connection"),
+            Err(_) => return debug!(%client, "no admin connection in time"),
         };
         let service = service_fn(|request: Request<Incoming>| {
-            let response = self.respond(&request, certified);
+            let response = match self.admit(&request, client, certified) {
+                Ok(()) => self.respond(&request),
+                Err(_) => unauthorized(),
+            };
             async move { Ok::<_, Infallible>(response) }
         });
         let connection = http1::Builder::new()
@@ -104,23 +117,32 @@ impl Admin {
         _ = timeout(LIFE, connection).await;
     }
 
-    /// `certified` where the connection has shown a certificate.
-    fn respond(&self, request: &Request<Incoming>, certified: bool) -> Response<Full<Bytes>> {
-        let path = request.uri().path();
-        let access = Arc::clone(&self.running.borrow().access);
-        if !OPEN.contains(&path)
-            && let Err(denied) = access.admits(certified, request.headers())
-        {
-            let labels = RefusedLabels { listener: LISTENER.into(), reason: denied.label() };
-            self.metrics.denied.get_or_create(&labels).inc();
-            return unauthorized();
+    /// Whether a request is answered; `certified` where its connection has shown a certificate.
+    fn admit(
+        &self,
+        request: &Request<Incoming>,
+        client: IpAddr,
+        certified: bool,
+    ) -> Result<(), Denied> {
+        if OPEN.contains(&request.uri().path()) {
+            return Ok(());
         }
+        let admitted = self.running.borrow().access.admits(certified, request.headers());
+        admitted.inspect_err(|denied| {
+            let reason = denied.label();
+            debug!(%client, reason, "admin request denied");
+            let labels = RefusedLabels { listener: LISTENER.into(), reason };
+            self.metrics.denied.get_or_create(&labels).inc();
+        })
+    }
+
+    fn respond(&self, request: &Request<Incoming>) -> Response<Full<Bytes>> {
         if !matches!(*request.method(), Method::GET | Method::HEAD) {
             let mut refusal = response(StatusCode::METHOD_NOT_ALLOWED, TEXT, "GET and HEAD only\n");
             refusal.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET, HEAD"));
             return refusal;
         }
-        match path {
+        match request.uri().path() {
             "/metrics" => {
                 self.running.borrow().upstreams.iter().for_each(|upstream| upstream.measure());
                 response(StatusCode::OK, METRICS, self.metrics.render())
@@ -176,6 +198,8 @@ pub const LISTENER: &str = "admin";
 const OPEN: [&str; 2] = ["/livez", "/readyz"];
 const PATHS: &str = "/metrics /status /simulate /config /livez /readyz\n";
 const CONNECTIONS: usize = 256;
+/// So that one client does not keep an orchestrator out.
+const CONNECTIONS_PER_ADDRESS: u32 = 64;
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Short, so that silent connections do not keep the places of those that ask.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(2);

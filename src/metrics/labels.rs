@@ -53,7 +53,7 @@ pub struct ListenerLabels {
 /// Labels of a connection that was closed at once, or of a call that was turned away.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct RefusedLabels {
-    /// The listener's name.
+    /// The listener's name, or `admin`.
     pub listener: Text,
     /// `address` where it is outside `allow`, `per_address` where its address has enough,
     /// `proxy_protocol` where it does not begin as it must. Of a call what is wrong with its

@@ -14,7 +14,7 @@ use hyper_util::rt::TokioIo;
 use serde_json::Value;
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
-    net::TcpStream,
+    net::{TcpSocket, TcpStream},
     task::JoinSet,
     time::timeout,
 };
@@ -164,6 +164,8 @@ async fn with_required_certificates_nobody_else_is_heard() {
             assert_eq!(refused, None, "{page} {what}");
         }
     }
+    let stream = client(&ca, Some(&good)).connect(proxy.admin()).await.unwrap();
+    assert_eq!(stream.get_ref().1.alpn_protocol(), Some(b"http/1.1".as_slice()));
     let cleartext = ask(TcpStream::connect(proxy.admin()).await.unwrap(), "/livez", &[]).await;
     assert!(cleartext.is_err(), "{cleartext:?}");
     proxy.stop().await;
@@ -207,6 +209,25 @@ async fn clients_that_are_silent_hold_up_no_other_and_are_closed() {
         let read = timeout(Duration::from_secs(10), stream.read(&mut [0])).await;
         assert!(!matches!(read.expect("closed"), Ok(1..)));
     }
+    proxy.stop().await;
+}
+
+#[tokio::test]
+async fn one_address_does_not_take_all_places() {
+    let proxy = Proxy::start(&yaml(refusing(), "tokens: [one]")).await;
+    let from = async |address: &str| {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind(address.parse().unwrap()).unwrap();
+        socket.connect(proxy.admin()).await.unwrap()
+    };
+    let mut silent = Vec::new();
+    for _ in 0..64 {
+        silent.push(from("127.0.0.1:0").await);
+    }
+    let closed = timeout(Duration::from_secs(1), from("127.0.0.1:0").await.read(&mut [0])).await;
+    assert!(!matches!(closed.expect("at once"), Ok(1..)));
+    let other = ask(from("127.0.0.2:0").await, "/livez", &[]).await.unwrap();
+    assert_eq!(other.status(), StatusCode::OK);
     proxy.stop().await;
 }
 
@@ -256,7 +277,9 @@ async fn tokens_and_certificates_that_change_are_taken_over_and_bad_ones_are_not
         "upbeat_tls_certificate_expiry_timestamp_seconds{{listener=\"admin\",upstream=\"\",file=\"{}\"}}",
         live.cert.display()
     );
-    assert!(metrics("second").await.contains(&expiry));
+    let metrics = metrics("second").await;
+    assert!(metrics.contains(&expiry), "{metrics}");
+    assert!(metrics.contains("upbeat_denied_total{listener=\"admin\","), "counted on: {metrics}");
     proxy.stop().await;
 }
 
