@@ -23,6 +23,7 @@ mod own;
 mod parts;
 mod payload;
 mod pick;
+mod place;
 mod pump;
 mod quota;
 mod reflection;

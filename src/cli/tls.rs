@@ -47,6 +47,7 @@ impl Tls {
             own: own.map(|(cert_file, key_file)| KeyPair {
                 cert_file,
                 key_file,
+                ocsp_file: None,
                 path: PATH.to_owned(),
             }),
             path: PATH.to_owned(),

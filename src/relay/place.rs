@@ -1,0 +1,166 @@
+//! Calls find an endpoint and a connection to it, or wait for one.
+
+use std::sync::Arc;
+
+use super::{
+    call::{CallKey, Forwarded, Peer, StreamKey},
+    engine::{Command, Engine},
+    lane::{Lane, LaneKey},
+    late::Late,
+    link::{Direction, Kind},
+    payload::Payload,
+    pick::pick,
+};
+use crate::{grpc::timeout, http2::field::Role, upstream::Picked};
+
+impl Engine {
+    /// Opens a call's stream on the endpoint that is picked for it, or lets it wait for a
+    /// connection. `payload` comes after what is queued of the request.
+    pub(super) fn place(&mut self, key: CallKey, payload: Payload<'_>) {
+        let now = self.context.now;
+        let Some(call) = self.call(key) else { return };
+        let client = call.client.link;
+        if call.deadline <= now {
+            self.discard(client, payload.len());
+            return self.end_call(key.index, Late::Deadline);
+        }
+        if let Some(link) = self.find_link(key) {
+            self.open(key.index, link, payload);
+        } else if let Some(call) = self.call(key) {
+            call.request.push(payload.bytes());
+        } else {
+            self.discard(client, payload.len());
+        }
+    }
+
+    /// The link on which a call can be opened now. An endpoint that cannot be reached is passed
+    /// over: nothing was sent to it.
+    fn find_link(&mut self, key: CallKey) -> Option<usize> {
+        loop {
+            let call = self.calls.get_mut(key.index as usize)?;
+            let listener = Arc::clone(&call.listener);
+            let Peer::Opening(opening) = &mut call.peer else { return None };
+            let upstream = &listener.targets[usize::from(call.target)].upstream;
+            if opening.waits_for.is_none() {
+                match pick(&self.lanes, upstream, opening, call.client.link) {
+                    Picked::Endpoint(in_flight) => {
+                        opening.waits_for = Some(in_flight);
+                        opening.queued = None;
+                    }
+                    Picked::Full => {
+                        self.queue(key);
+                        return None;
+                    }
+                    Picked::None => {
+                        let none = || format!("no healthy endpoint in upstream {upstream}");
+                        opening.why.get_or_insert_with(none);
+                        if !self.pass_target(key.index) {
+                            return None;
+                        }
+                        continue;
+                    }
+                }
+            }
+            let in_flight = opening.waits_for.as_ref().expect("it was just set");
+            let endpoint = Arc::clone(in_flight.endpoint());
+            let address = endpoint.address();
+            let links = &self.links;
+            let at = LaneKey::of(&endpoint, upstream, call.client.link);
+            let lane = self.lanes.entry(at).or_insert_with(|| {
+                Lane::new(endpoint, upstream, at.client().and_then(|client| links.get(client)))
+            });
+            let streams = |id: &usize| links[*id].connection.streams();
+            let takes = |id: &usize| links[*id].connection.max_streams() > 0;
+            let shut = !lane.links.iter().all(takes);
+            let open = |id: &usize| links[*id].is_open() && takes(id);
+            let best = lane.links.iter().copied().filter(open).min_by_key(streams);
+            let busy = best.is_none_or(|best| {
+                let limit = links[best].connection.max_streams().min(BUSY);
+                links[best].connection.streams() >= limit - limit / 8
+            });
+            let idle = !lane.dialing && lane.failure.is_none() && !shut;
+            if busy && idle && lane.links.len() < self.most_links {
+                lane.dialing = true;
+                self.commands.push(Command::Dial(Arc::clone(&lane.upstream), at));
+            }
+            match best {
+                Some(best) if links[best].connection.may_open() => return Some(best),
+                // Full, or about to have a companion.
+                _ if best.is_some() || lane.is_growing() => {
+                    lane.wait(key);
+                    return None;
+                }
+                _ => {
+                    // It may say so for a short time only (RFC 9113, 6.5.2), or for ever.
+                    let shut = shut.then(|| format!("{address} takes no streams"));
+                    let why = lane.failure.clone().or(shut);
+                    opening.waits_for = None;
+                    opening.tried.push(address);
+                    opening.why = why.or_else(|| opening.why.take());
+                }
+            }
+        }
+    }
+
+    /// Opens the stream, and sends what has come of the request.
+    fn open(&mut self, index: u32, id: usize, payload: Payload<'_>) {
+        let call = &mut self.calls[index as usize];
+        let Peer::Opening(opening) = &mut call.peer else { return };
+        let (mut head, left) =
+            (std::mem::take(&mut opening.head), std::mem::take(&mut opening.left));
+        let in_flight = opening.waits_for.take().expect("it was picked for an endpoint");
+        let link = &mut self.links[id];
+        let bodiless = opening.bodiless;
+        let now = self.context.now;
+        if call.deadline != u64::MAX && now > call.begun {
+            // What the proxy took of it is not the endpoint's any more.
+            let left = timeout::format(call.deadline.saturating_sub(now));
+            head.replace(Role::GrpcTimeout, left.as_bytes());
+        }
+        call.moved_at = now;
+        self.buffers.supply(&mut link.out);
+        let stream = link.connection.open(index, &head, bodiless, &mut link.out);
+        call.request.done = bodiless;
+        call.peer = Peer::Endpoint(Forwarded {
+            at: StreamKey { link: id, stream },
+            missing: None,
+            in_flight,
+            head_end: link.end(),
+            replay: self.replays.begin(head, bodiless, left, &mut self.context),
+        });
+        self.touch(id);
+        if !bodiless {
+            self.push(index, Direction::Request, payload);
+        }
+    }
+
+    /// Calls that wait for a lane try again.
+    pub(super) fn place_waiting(&mut self, at: LaneKey) {
+        let Some(lane) = self.lanes.get_mut(&at) else { return };
+        for _ in 0..lane.waiting.len() {
+            let Some(lane) = self.lanes.get_mut(&at) else { return };
+            let Some(key) = lane.waiting.pop_front() else { return };
+            if self.is_opening(key) {
+                self.place(key, Payload::NONE);
+            }
+        }
+    }
+
+    /// A stream of a link has ended: one that waits may take its place.
+    pub(super) fn freed(&mut self, id: usize) {
+        if let Some(Kind::Endpoint(at)) = self.links.get(id).map(|link| &link.kind) {
+            let at = *at;
+            let Some(lane) = self.lanes.get(&at) else { return };
+            let upstream = (!self.queues.is_empty()).then(|| Arc::clone(&lane.upstream));
+            if !lane.waiting.is_empty() {
+                self.place_waiting(at);
+            }
+            if let Some(upstream) = upstream {
+                self.place_queued(&upstream);
+            }
+        }
+    }
+}
+
+/// Calls on one connection from which another one is made.
+const BUSY: usize = 100;
