@@ -28,7 +28,7 @@ pub use self::checked::{
     GrpcCheck, Health, HttpCheck, KeyPair, Listener, ListenerTls, Lookup, Match, Policy, Probe,
     Retry, Route, Service, Tenants, Upstream, UpstreamTls,
 };
-pub use self::credentials::Credentials;
+pub use self::credentials::{Credentials, San};
 pub use self::document::{
     Admin, Admission, AllDown, AllDownPolicy, Drain, Ejection, Level, LoadBalancing, Log,
     LogFormat, NotServingAs, ProxyProtocol, Records, Reload, RetryStatus,

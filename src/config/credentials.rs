@@ -2,18 +2,22 @@
 //! a password.
 
 mod file;
+mod san;
 
-use std::{collections::HashMap, fmt};
+use std::{collections::HashMap, fmt, sync::Arc};
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
-/// Tokens and users, and the tenant of each.
+pub use self::san::San;
+
+/// Tokens, users and certificates, and the tenant of each.
 #[derive(Clone, PartialEq, Eq, Default)]
 pub struct Credentials {
     tokens: HashMap<Hash, String>,
     users: HashMap<String, (Hash, String)>,
+    identities: Vec<(San, Arc<str>)>,
 }
 
 type Hash = [u8; 32];
@@ -42,6 +46,22 @@ impl Credentials {
         let (wanted, tenant) = user.map_or((&NOBODY, None), |(hash, tenant)| (hash, Some(tenant)));
         let same: bool = hash(&plain[colon + 1..]).ct_eq(wanted).into();
         tenant.filter(|_| same).map(String::as_str)
+    }
+
+    /// Certificates that are known, each by a name in it; the first one that fits counts.
+    pub fn identities(&self) -> &[(San, Arc<str>)] {
+        &self.identities
+    }
+
+    /// Adds a name in certificates; why it is none.
+    pub(super) fn add_identity(&mut self, san: &str, tenant: &str) -> Result<(), &'static str> {
+        let san = San::parse(san)?;
+        check_tenant(tenant)?;
+        if self.identities.iter().any(|(other, _)| *other == san) {
+            return Err("the san is given twice");
+        }
+        self.identities.push((san, tenant.into()));
+        Ok(())
     }
 
     /// Adds a token; why it is none, in words that do not repeat it.

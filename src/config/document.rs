@@ -17,7 +17,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 pub(super) use self::{
-    auth::{Auth, Tenant, User},
+    auth::{Auth, Mtls, Tenant, User},
     discovery::{Dns, File},
     endpoint::Endpoint,
     health::Health,

@@ -22,7 +22,8 @@ impl Engine {
         client: StreamKey,
         head: &mut Block,
     ) -> Result<(), Status> {
-        let (client, now) = (self.links[client.link].client, self.clock);
+        let link = &self.links[client.link];
+        let (client, peer, now) = (link.client, &link.peer, self.clock);
         let shed = |reason, whose: &'static str, wait| {
             listener.denied(client, reason);
             // Each at another time, so that they do not all return at once.
@@ -37,8 +38,9 @@ impl Engine {
             };
             taken.map_err(|wait| shed("address_rate", "too many calls of this address", wait))?;
         }
-        let (authorization, tenant) = (said(head, AUTHORIZATION), said(head, TENANT));
-        let admitted = gate.admit(&authorization, &tenant).map_err(|denied| {
+        let tenant = said(head, TENANT);
+        let admitted = gate.admit(|| said(head, AUTHORIZATION), peer, &tenant);
+        let admitted = admitted.map_err(|denied| {
             listener.denied(client, denied.label());
             denied.status()
         })?;
@@ -76,9 +78,9 @@ impl Engine {
         client: StreamKey,
         head: &Block,
     ) -> Result<(), Denied> {
-        let client = self.links[client.link].client;
-        let answers = gate.answers(|| said(head, AUTHORIZATION));
-        answers.inspect_err(|denied| listener.denied(client, denied.label()))
+        let link = &self.links[client.link];
+        let answers = gate.answers(|| said(head, AUTHORIZATION), &link.peer);
+        answers.inspect_err(|denied| listener.denied(link.client, denied.label()))
     }
 }
 

@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     answer::Answers,
-    auth::Gate,
+    auth::{Gate, Peer},
     config,
     grpc::Code,
     metrics::{
@@ -156,6 +156,11 @@ impl Listener {
     /// What it asks of calls; none where it asks for nothing.
     pub fn gate(&self) -> Option<&Gate> {
         self.gate.as_ref()
+    }
+
+    /// Whom the certificate of a connection names, where that says who calls.
+    pub fn peer(&self, certificate: Option<&tls::CertificateDer<'_>>) -> Peer {
+        self.gate.as_ref().map(|gate| gate.peer(certificate)).unwrap_or_default()
     }
 
     /// Counts a call that is turned away for who makes it.

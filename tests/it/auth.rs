@@ -1,5 +1,7 @@
 //! Who may call, and for which tenant.
 
+mod mtls;
+
 use std::{
     fs,
     net::SocketAddr,

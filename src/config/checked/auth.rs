@@ -9,6 +9,10 @@ use super::super::credentials::Credentials;
 pub struct Auth {
     /// Whoever is known; of `files` once they were read.
     pub credentials: Credentials,
+    /// Whether `authorization: Bearer` is taken.
+    pub bearer: bool,
+    /// Whether `authorization: Basic` is taken.
+    pub basic: bool,
     /// Where more of them stand.
     pub files: Vec<CredentialsFile>,
     /// Whether endpoints see the credentials.

@@ -17,8 +17,12 @@ pub(in crate::config) struct Auth {
     pub(in crate::config) bearer: Option<Bearer>,
     /// `authorization: Basic` with a user and a password. Default: not taken.
     pub(in crate::config) basic: Option<Basic>,
-    /// Whether `authorization` is passed on to endpoints. Default: false.
-    pub(in crate::config) forward_credentials: bool,
+    /// The certificate that a client shows in its TLS handshake, for calls without `authorization`.
+    /// Default: not asked.
+    pub(in crate::config) mtls: Option<Mtls>,
+    /// Whether `authorization` is passed on to endpoints. Default: false, but true where only
+    /// `mtls` is there, since nobody looks at it then.
+    pub(in crate::config) forward_credentials: Option<bool>,
     /// Whether health checks, but for `/livez`, and reflection need credentials too. Default:
     /// false, since load balancers have none.
     pub(in crate::config) health: bool,
@@ -67,6 +71,26 @@ pub(in crate::config) struct User {
     /// The password's SHA-256 in hexadecimal digits: for long random ones, since short ones are
     /// soon guessed from it.
     pub(in crate::config) sha256: Option<Secret>,
+    /// Required.
+    pub(in crate::config) tenant: String,
+}
+
+/// Clients that are known by their certificates, which must be from the listener's
+/// `tls.client_ca_file`. A call of any other one ends with 7.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(in crate::config) struct Mtls {
+    /// Whom a certificate may name; the first one that fits counts. At least one.
+    pub(in crate::config) identities: Vec<Identity>,
+}
+
+/// A name in certificates and its tenant.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(in crate::config) struct Identity {
+    /// A subject alternative name: a URI such as `spiffe://prod/ns/a/sa/agent`, one that ends in a
+    /// `*` behind a `/` for all below it, or a whole DNS name. Required.
+    pub(in crate::config) san: String,
     /// Required.
     pub(in crate::config) tenant: String,
 }

@@ -2,7 +2,7 @@
 
 use super::{
     super::{
-        checked::{Auth, CredentialsFile, Tenants},
+        checked::{Auth, CredentialsFile, ListenerTls, Tenants},
         credentials::{Credentials, Password, check_tenant},
         document,
     },
@@ -10,13 +10,20 @@ use super::{
 };
 
 impl Checker<'_> {
-    /// What calls must prove; `path` is that of `auth`.
-    pub(super) fn auth(&mut self, path: &str, raw: document::Auth) -> Auth {
-        if raw.bearer.is_none() && raw.basic.is_none() {
-            self.problem(path, "bearer or basic is required: without them nobody could call");
+    /// What calls must prove; `path` is that of `auth`, and `tls` is the listener's.
+    pub(super) fn auth(
+        &mut self,
+        path: &str,
+        raw: document::Auth,
+        tls: Option<&ListenerTls>,
+    ) -> Auth {
+        let (bearer, basic) = (raw.bearer.is_some(), raw.basic.is_some());
+        if !bearer && !basic && raw.mtls.is_none() {
+            let words = "one of bearer, basic and mtls is required: nobody could call";
+            self.problem(path, words);
         }
-        let mut auth =
-            Auth { forward: raw.forward_credentials, health: raw.health, ..Auth::default() };
+        let forward = raw.forward_credentials.unwrap_or(!bearer && !basic);
+        let mut auth = Auth { bearer, basic, forward, health: raw.health, ..Auth::default() };
         if let Some(bearer) = raw.bearer {
             let path = format!("{path}.bearer");
             if bearer.tokens_file.is_none() && bearer.tokens.is_empty() {
@@ -41,7 +48,32 @@ impl Checker<'_> {
             let path = format!("{path}.users_file");
             auth.files.extend(basic.users_file.map(|file| self.file(path, file, true)));
         }
+        if let Some(mtls) = raw.mtls {
+            self.mtls(&format!("{path}.mtls"), mtls, tls, &mut auth);
+        }
         auth
+    }
+
+    fn mtls(
+        &mut self,
+        path: &str,
+        raw: document::Mtls,
+        tls: Option<&ListenerTls>,
+        auth: &mut Auth,
+    ) {
+        if raw.identities.is_empty() {
+            let words = "is required: who is known, such as [{ san: a.test, tenant: team-a }]";
+            self.problem(&format!("{path}.identities"), words);
+        }
+        for (index, it) in raw.identities.into_iter().enumerate() {
+            let added = auth.credentials.add_identity(&it.san, &it.tenant);
+            self.added(&format!("{path}.identities[{index}]"), added);
+        }
+        if tls.is_none_or(|tls| tls.clients.is_none()) {
+            let words = "needs tls.client_ca_file on this listener, and no client_auth: none: \
+                clients show a certificate only where they are asked for one";
+            self.problem(path, words);
+        }
     }
 
     fn added(&mut self, path: &str, added: Result<(), &'static str>) {
