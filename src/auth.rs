@@ -5,9 +5,12 @@ mod denied;
 
 use std::sync::Arc;
 
+use http::StatusCode;
+
 pub use self::denied::Denied;
 use crate::{
     config::{self, Credentials, Tenants},
+    grpc::Code,
     tls::{CertificateDer, Name, names},
 };
 
@@ -18,6 +21,8 @@ pub struct Gate {
     /// Whether `authorization` says who calls, where a call has it.
     asks: bool,
     tenants: Option<Tenants>,
+    /// What a 401 asks for.
+    challenge: Option<&'static str>,
     forwarded_for: bool,
     forward: bool,
     health: bool,
@@ -55,6 +60,7 @@ impl Gate {
         (auth.is_some() || tenants.is_some() || forwarded_for || limited).then(|| Self {
             credentials: auth.map(|auth| auth.credentials.clone()),
             asks: auth.is_some_and(|auth| auth.bearer || auth.basic),
+            challenge: auth.and_then(challenge),
             tenants: tenants.cloned(),
             forwarded_for,
             forward: auth.is_none_or(|auth| auth.forward),
@@ -112,6 +118,16 @@ impl Gate {
         }
     }
 
+    /// What is said to one who asks for health by GET: a status, and with 401 what would help.
+    pub fn refusal(&self, denied: Denied) -> (StatusCode, Option<&'static str>) {
+        match (denied.status().code, self.challenge) {
+            (Code::Unauthenticated, Some(challenge)) => (StatusCode::UNAUTHORIZED, Some(challenge)),
+            (Code::Unavailable, _) => (StatusCode::SERVICE_UNAVAILABLE, None),
+            // Nothing that it could say helps where only certificates are looked at.
+            _ => (StatusCode::FORBIDDEN, None),
+        }
+    }
+
     /// Whether endpoints are told the client's address.
     pub fn tells_client(&self) -> bool {
         self.forwarded_for
@@ -146,6 +162,16 @@ impl Gate {
             (_, Peer::Unknown, _) => Err(Denied::UnknownCertificate),
             (_, Peer::Nobody, _) => Err(Denied::NoCredentials),
         }
+    }
+}
+
+/// Which schemes are taken (RFC 9110, 11.6.1).
+fn challenge(auth: &config::Auth) -> Option<&'static str> {
+    match (auth.bearer, auth.basic) {
+        (true, true) => Some(r#"Bearer realm="upbeat", Basic realm="upbeat""#),
+        (true, false) => Some(r#"Bearer realm="upbeat""#),
+        (false, true) => Some(r#"Basic realm="upbeat""#),
+        (false, false) => None,
     }
 }
 

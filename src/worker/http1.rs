@@ -3,7 +3,7 @@
 use std::{cell::Cell, convert::Infallible, net::IpAddr, pin::pin, rc::Rc, sync::Arc};
 
 use bytes::Bytes;
-use http::{HeaderValue, Method, Request, Response, StatusCode, header, request::Parts};
+use http::{HeaderValue, Method, Request, Response, header, request::Parts};
 use http_body::Frame;
 use http_body_util::{BodyExt, Full, Limited, StreamBody, combinators::UnsyncBoxBody};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
@@ -94,7 +94,7 @@ async fn respond(request: Request<Incoming>, listener: &Listener, asker: &Asker)
     {
         listener.denied(Some(asker.client), denied.label());
         return match dialect {
-            Dialect::Http => plain(&head.method, answer::refusal(StatusCode::UNAUTHORIZED)),
+            Dialect::Http => plain(&head.method, answer::denial(gate.refusal(denied))),
             _ => grpc(Answer::refusal(denied.status())),
         };
     }

@@ -118,7 +118,7 @@ async fn health_checks_may_be_asked_for_a_certificate_in_both_protocols() {
     let proxy = proxy(echo.address(), &keys).await;
     let (known, other) = (ca.pair("agent.test"), ca.pair("other.test"));
     for (own, code, status) in
-        [(Some(&known), 0, "200"), (Some(&other), 7, "401"), (None, 16, "401")]
+        [(Some(&known), 0, "200"), (Some(&other), 7, "403"), (None, 16, "403")]
     {
         let mut caller = caller(&proxy, &ca, own).await;
         assert_eq!(caller.tell(CHECK, &[]).await.unwrap().code(), code);
