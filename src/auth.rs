@@ -2,12 +2,15 @@
 //! alone, before anything else is done for it.
 
 mod denied;
+mod jwt;
+mod keys;
 
-use std::sync::Arc;
+use std::{ops::Deref, sync::Arc};
 
 use http::StatusCode;
 
-pub use self::denied::Denied;
+use self::jwt::Verifier;
+pub use self::{denied::Denied, keys::Keys};
 use crate::{
     config::{self, Credentials, Tenants},
     grpc::Code,
@@ -18,6 +21,7 @@ use crate::{
 #[derive(Debug)]
 pub struct Gate {
     credentials: Option<Credentials>,
+    jwt: Option<Verifier>,
     /// Whether `authorization` says who calls, where a call has it.
     asks: bool,
     tenants: Option<Tenants>,
@@ -37,6 +41,26 @@ pub enum Said {
     Once(Vec<u8>),
     /// It has the name more than once, and so says nothing that can be relied on.
     Often,
+}
+
+/// A tenant that was proved.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Tenant<'a> {
+    /// It is in the configuration.
+    Known(&'a str),
+    /// A token says it.
+    Verified(Arc<str>),
+}
+
+impl Deref for Tenant<'_> {
+    type Target = str;
+
+    fn deref(&self) -> &str {
+        match self {
+            Self::Known(tenant) => tenant,
+            Self::Verified(tenant) => tenant,
+        }
+    }
 }
 
 /// Whom a connection's certificate names.
@@ -59,6 +83,7 @@ impl Gate {
         let limited = listener.limits_per != config::LimitsPer::default();
         (auth.is_some() || tenants.is_some() || forwarded_for || limited).then(|| Self {
             credentials: auth.map(|auth| auth.credentials.clone()),
+            jwt: auth.and_then(verifier),
             asks: auth.is_some_and(|auth| auth.bearer || auth.basic),
             challenge: auth.and_then(challenge),
             tenants: tenants.cloned(),
@@ -66,6 +91,15 @@ impl Gate {
             forward: auth.is_none_or(|auth| auth.forward),
             health: auth.is_some_and(|auth| auth.health),
         })
+    }
+
+    /// Goes by an issuer's keys as somebody fetches them.
+    pub fn with_keys(self, keys: Option<Keys>) -> Self {
+        let mut jwt = self.jwt;
+        if let Some((jwt, keys)) = jwt.as_mut().zip(keys) {
+            jwt.follow(keys);
+        }
+        Self { jwt, ..self }
     }
 
     /// Whom the certificate of a connection names, to be known before its calls come.
@@ -93,7 +127,7 @@ impl Gate {
         authorization: impl FnOnce() -> Said,
         peer: &'a Peer,
         tenant: &Said,
-    ) -> Result<Option<&'a str>, Denied> {
+    ) -> Result<Option<Tenant<'a>>, Denied> {
         if self.credentials.is_some() {
             let tenant = self.identify(authorization, peer)?;
             return self.taken(tenant.as_bytes()).map(|()| Some(tenant));
@@ -102,7 +136,7 @@ impl Gate {
         match (tenant, &tenants.default) {
             (Said::Once(tenant), _) => self.taken(tenant).map(|()| None),
             (Said::Often, _) => Err(Denied::ManyTenants),
-            (Said::Nothing, Some(default)) => Ok(Some(default)),
+            (Said::Nothing, Some(default)) => Ok(Some(Tenant::Known(default))),
             (Said::Nothing, None) => Err(Denied::NoTenant),
         }
     }
@@ -153,15 +187,38 @@ impl Gate {
         &'a self,
         authorization: impl FnOnce() -> Said,
         peer: &'a Peer,
-    ) -> Result<&'a str, Denied> {
+    ) -> Result<Tenant<'a>, Denied> {
         let said = if self.asks { authorization() } else { Said::Nothing };
         match (said, peer, &self.credentials) {
-            (Said::Once(value), _, Some(credentials)) => prove(credentials, &value),
+            (Said::Once(value), _, Some(credentials)) => self.prove(credentials, &value),
             (Said::Often, ..) => Err(Denied::ManyCredentials),
-            (_, Peer::Of(tenant), _) => Ok(tenant),
+            (_, Peer::Of(tenant), _) => Ok(Tenant::Known(tenant)),
             (_, Peer::Unknown, _) => Err(Denied::UnknownCertificate),
             (_, Peer::Nobody, _) => Err(Denied::NoCredentials),
         }
+    }
+
+    /// The tenant of what `authorization` proves.
+    fn prove<'a>(
+        &'a self,
+        credentials: &'a Credentials,
+        value: &[u8],
+    ) -> Result<Tenant<'a>, Denied> {
+        // The scheme's case means nothing (RFC 9110, 11.1).
+        let scheme = |scheme: &[u8]| {
+            let (head, rest) = value.split_at_checked(scheme.len())?;
+            head.eq_ignore_ascii_case(scheme).then(|| rest.trim_ascii_start())
+        };
+        if let Some(token) = scheme(b"bearer ") {
+            let hash = config::hash(token);
+            let known = credentials.token(&hash).map(Tenant::Known).ok_or(Denied::BadCredentials);
+            return match (known, &self.jwt) {
+                (Err(_), Some(jwt)) => jwt.tenant(token, &hash).map(Tenant::Verified),
+                (known, _) => known,
+            };
+        }
+        let user = scheme(b"basic ").and_then(|user| credentials.user(user));
+        user.map(Tenant::Known).ok_or(Denied::BadCredentials)
     }
 }
 
@@ -175,19 +232,10 @@ fn challenge(auth: &config::Auth) -> Option<&'static str> {
     }
 }
 
-/// The tenant of what `authorization` proves.
-fn prove<'a>(credentials: &'a Credentials, value: &[u8]) -> Result<&'a str, Denied> {
-    // The scheme's case means nothing (RFC 9110, 11.1).
-    let scheme = |scheme: &[u8]| {
-        let (head, rest) = value.split_at_checked(scheme.len())?;
-        head.eq_ignore_ascii_case(scheme).then(|| rest.trim_ascii_start())
-    };
-    let tenant = match (scheme(b"bearer "), scheme(b"basic ")) {
-        (Some(token), _) => credentials.token(token),
-        (_, Some(user)) => credentials.user(user),
-        _ => None,
-    };
-    tenant.ok_or(Denied::BadCredentials)
+/// What checks signed tokens, where they are taken. Keys that are fetched are not there yet.
+fn verifier(auth: &config::Auth) -> Option<Verifier> {
+    let keys = auth.credentials.keys().cloned().map(Keys::fixed);
+    auth.jwt.as_ref().map(|jwt| Verifier::new(jwt, keys.unwrap_or_default()))
 }
 
 #[cfg(test)]
@@ -202,8 +250,9 @@ mod tests {
         Said::Once(text.as_bytes().to_vec())
     }
 
-    fn admit<'a>(gate: &'a Gate, said: Said, tenant: &Said) -> Result<Option<&'a str>, Denied> {
-        gate.admit(|| said, &Peer::Nobody, tenant)
+    fn admit(gate: &Gate, said: Said, tenant: &Said) -> Result<Option<&'static str>, Denied> {
+        let admitted = gate.admit(|| said, &Peer::Nobody, tenant)?;
+        Ok(admitted.map(|tenant| &*String::from(&*tenant).leak()))
     }
 
     const AUTH: &str = "auth: { bearer: { tokens: [{ token: x, tenant: a }, { token: y, tenant: b }] }, \

@@ -9,7 +9,7 @@ use std::{
 use tracing::warn;
 
 use crate::{
-    config::{Config, Problems},
+    config::{Config, Problems, UpstreamTls},
     metrics::{CertificateLabels, Metrics, Text},
     tls::{Acceptor, Connector},
 };
@@ -21,6 +21,8 @@ pub struct Certificates {
     pub(super) listeners: Vec<Option<Arc<Acceptor>>>,
     /// Of each upstream that speaks TLS, by its name.
     pub(super) upstreams: BTreeMap<String, Arc<Connector>>,
+    /// Of each listener whose tokens' keys are fetched over TLS, by its name.
+    pub(super) keys: BTreeMap<String, Arc<Connector>>,
 }
 
 impl Certificates {
@@ -38,17 +40,21 @@ impl Certificates {
                 None
             }));
         }
-        let mut upstreams = BTreeMap::new();
-        for upstream in &config.upstreams {
-            match upstream.tls.as_ref().map(Connector::new) {
-                None => {}
-                Some(Ok(made)) => drop(upstreams.insert(upstream.name.clone(), Arc::new(made))),
-                Some(Err(more)) => problems.extend(more.into_iter().map(|it| config.locate(it))),
+        let mut connectors = |name: &String, tls: Option<&UpstreamTls>| match Connector::new(tls?) {
+            Ok(made) => Some((name.clone(), Arc::new(made))),
+            Err(more) => {
+                problems.extend(more.into_iter().map(|it| config.locate(it)));
+                None
             }
-        }
+        };
+        let upstreams = config.upstreams.iter();
+        let upstreams = upstreams.filter_map(|it| connectors(&it.name, it.tls.as_ref())).collect();
+        let keys = config.listeners.iter();
+        let keys = keys.filter_map(|it| connectors(&it.name, it.keys_from()?.tls.as_ref()));
+        let keys = keys.collect();
         if problems.is_empty() {
             let listeners = listeners.into_iter().map(|it| it.map(Arc::new)).collect();
-            return Ok(Self { listeners, upstreams });
+            return Ok(Self { listeners, upstreams, keys });
         }
         problems.sort_by_key(|problem| problem.line);
         Err(Problems(problems))

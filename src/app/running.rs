@@ -15,6 +15,7 @@ use tracing::{error, info};
 use super::{
     certificates::Certificates,
     handover::Sockets,
+    keys::Issuers,
     listening::{self, Listening},
     probed::{Probed, known},
     reload::Reloader,
@@ -37,6 +38,7 @@ pub(super) struct Running {
     config: Config,
     certificates: Certificates,
     changes: Changes,
+    issuers: Issuers,
     upstreams: Vec<Probed>,
     board: JoinSet<()>,
     reader: Reader,
@@ -88,6 +90,7 @@ impl Running {
             config: config.clone(),
             certificates: certificates.clone(),
             changes,
+            issuers: Issuers::new(metrics),
             upstreams,
             board: tasks,
             reader,
@@ -162,6 +165,7 @@ impl Running {
                     ended => anyhow::anyhow!("a listener ended: {ended:?}"),
                 },
                 ended = self.board.join_next() => anyhow::anyhow!("a task ended: {ended:?}"),
+                Some(ended) = self.issuers.ended() => anyhow::anyhow!("a task ended: {ended:?}"),
                 ended = probes.next() => anyhow::anyhow!("a task ended: {ended:?}"),
             };
         }
@@ -296,6 +300,7 @@ impl Running {
         let views = Views::new(&config.health, &upstreams);
         self.views.send_replace(views.clone());
         let mut before = take(&mut self.listening);
+        self.issuers.succeed(&config, &certificates);
         let (mut listeners, mut answering) = (Vec::new(), Vec::new());
         let all = config.listeners.iter().zip(&certificates.listeners);
         for ((it, tls), socket) in all.zip(sockets) {
@@ -306,7 +311,8 @@ impl Running {
             let answers = answers(&self.reader, it, &config.health);
             answering.push((it.name.clone(), answers.clone()));
             let listener = Listener::new(it, &config.health, &upstreams, answers, &self.metrics);
-            let listener = Arc::new(listener.with_tls(tls.clone()).until(stop));
+            let listener = listener.with_tls(tls.clone()).with_keys(self.issuers.keys(&it.name));
+            let listener = Arc::new(listener.until(stop));
             listeners.push(Arc::clone(&listener));
             self.listening.push(match old {
                 Some(old) => {

@@ -17,7 +17,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 pub(super) use self::{
-    auth::{Auth, Mtls, Tenant, User},
+    auth::{Auth, Jwt, Mtls, Tenant, User},
     discovery::{Dns, File},
     endpoint::Endpoint,
     health::Health,

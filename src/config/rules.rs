@@ -4,6 +4,7 @@ mod access;
 mod auth;
 mod discovery;
 mod health;
+mod jwt;
 mod limits;
 mod listener;
 mod overload;

@@ -45,7 +45,7 @@ impl Engine {
             denied.status()
         })?;
         if let Some(quota) = &listener.tenants {
-            let tenant = match (admitted, &tenant) {
+            let tenant = match (&admitted, &tenant) {
                 (Some(tenant), _) => tenant.as_bytes(),
                 (None, Said::Once(tenant)) => tenant,
                 (None, _) => b"",

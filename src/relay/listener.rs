@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     answer::Answers,
-    auth::{Gate, Peer},
+    auth::{Gate, Keys, Peer},
     config,
     grpc::Code,
     metrics::{
@@ -121,6 +121,11 @@ impl Listener {
     /// Its clients speak TLS by `tls`.
     pub fn with_tls(self, tls: Option<Arc<tls::Acceptor>>) -> Self {
         Self { tls, ..self }
+    }
+
+    /// Its tokens are checked by `keys`, where these are fetched.
+    pub fn with_keys(self, keys: Option<Keys>) -> Self {
+        Self { gate: self.gate.map(|gate| gate.with_keys(keys)), ..self }
     }
 
     /// How its clients speak TLS, where they do.

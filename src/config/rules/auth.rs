@@ -1,8 +1,10 @@
 //! The rules of who may call.
 
+use std::path::PathBuf;
+
 use super::{
     super::{
-        checked::{Auth, CredentialsFile, ListenerTls, Tenants},
+        checked::{Auth, CredentialsFile, Kept, ListenerTls, Tenants},
         credentials::{Credentials, Password, check_tenant},
         document,
     },
@@ -17,9 +19,10 @@ impl Checker<'_> {
         raw: document::Auth,
         tls: Option<&ListenerTls>,
     ) -> Auth {
-        let (bearer, basic) = (raw.bearer.is_some(), raw.basic.is_some());
+        let bearer = raw.bearer.is_some() || raw.jwt.is_some();
+        let basic = raw.basic.is_some();
         if !bearer && !basic && raw.mtls.is_none() {
-            let words = "one of bearer, basic and mtls is required: nobody could call";
+            let words = "one of bearer, basic, jwt and mtls is required: nobody could call";
             self.problem(path, words);
         }
         let forward = raw.forward_credentials.unwrap_or(!bearer && !basic);
@@ -34,7 +37,7 @@ impl Checker<'_> {
                 self.added(&format!("{path}.tokens[{index}]"), added);
             }
             let path = format!("{path}.tokens_file");
-            auth.files.extend(bearer.tokens_file.map(|file| self.file(path, file, false)));
+            auth.files.extend(bearer.tokens_file.map(|file| self.file(path, file, Kept::Tokens)));
         }
         if let Some(basic) = raw.basic {
             let path = format!("{path}.basic");
@@ -46,7 +49,10 @@ impl Checker<'_> {
                 self.added(&format!("{path}.users[{index}]"), added);
             }
             let path = format!("{path}.users_file");
-            auth.files.extend(basic.users_file.map(|file| self.file(path, file, true)));
+            auth.files.extend(basic.users_file.map(|file| self.file(path, file, Kept::Users)));
+        }
+        if let Some(jwt) = raw.jwt {
+            self.jwt(format!("{path}.jwt"), jwt, &mut auth);
         }
         if let Some(mtls) = raw.mtls {
             self.mtls(&format!("{path}.mtls"), mtls, tls, &mut auth);
@@ -82,9 +88,9 @@ impl Checker<'_> {
         }
     }
 
-    fn file(&self, key: String, path: std::path::PathBuf, users: bool) -> CredentialsFile {
+    pub(super) fn file(&self, key: String, path: PathBuf, kept: Kept) -> CredentialsFile {
         let line = self.lines.problem(&key, String::new()).line;
-        CredentialsFile { path, users, key: (key, line) }
+        CredentialsFile { path, kept, key: (key, line) }
     }
 
     /// Which tenants are taken; `path` is that of `tenant`.
