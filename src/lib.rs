@@ -41,7 +41,8 @@
 //! connection's socket reads goes through [`http2`], which knows neither sockets nor time and turns
 //! bytes into events; the [`relay`] takes each event to what it means. [`route`] says from a
 //! request's head what it is: a health check, which [`answer`] answers from the board, a question to
-//! reflection, a call, or neither. For a call [`auth`] tells from its metadata whether it is
+//! reflection, a call, or neither. For a call [`auth`] tells from its metadata, or from what its
+//! connection's certificate names, whether it is
 //! forwarded at all and for which tenant, where its listener asks. A table of the listener's routes
 //! names an upstream, of which [`upstream::Upstream::pick`] gives an endpoint that has room and
 //! registers the call in flight there; where none has room the call waits. One of the worker's
@@ -58,6 +59,12 @@
 //! Watch speaks, and publishes what its thresholds make of the replies; [`health::Board`] folds that
 //! into a [`health::Snapshot`]; every dialect on every listener, and the admin server, answer from the
 //! last snapshot, so they always agree.
+//!
+//! # Life of a key that tokens are signed with
+//!
+//! It is in a file, which is read as the configuration is, or [`app`] fetches it on the control
+//! thread: at the start, at each interval, and once more where a token names another. Workers see
+//! it in [`auth::Keys`], check tokens by it in their turn, and remember those that are good.
 //!
 //! # Life of a reload
 //!
