@@ -17,7 +17,7 @@ use super::{
     handover::Sockets,
     keys::Issuers,
     listening::{self, Listening},
-    probed::{Probed, known},
+    probed::{Probed, all, known, named},
     reload::Reloader,
 };
 use crate::{
@@ -25,7 +25,7 @@ use crate::{
     answer::Answers,
     config::{self, Config, Difference, Problems},
     health::{Board, Reader, Views},
-    metrics::{Metrics, Named, ReloadLabels},
+    metrics::{Metrics, ReloadLabels},
     relay::{Listener, Settings},
     shutdown::Shutdown,
     upstream::{Changes, Upstream},
@@ -141,7 +141,7 @@ impl Running {
                 () = sleep_until(sweep) => {
                     let pause = LONGEST_SWEEP.min(pause * 2);
                     self.sweep = (Instant::now() + pause, pause);
-                    self.metrics.keep(&self.named());
+                    self.metrics.keep(&named(&self.config, &self.upstreams));
                     if self.told.elapsed() >= DAY {
                         self.told = Instant::now();
                         self.certificates.tell(&self.config, &self.metrics);
@@ -331,27 +331,12 @@ impl Running {
         let (listeners, written) = (answering.into(), config.written.json().into());
         self.shown.send_replace(admin::Running { views, upstreams, listeners, config: written });
         (self.config, self.certificates) = (config, certificates);
-        self.metrics.keep(&self.named());
+        self.metrics.keep(&named(&self.config, &self.upstreams));
         self.certificates.tell(&self.config, &self.metrics);
         self.told = Instant::now();
         self.metrics.applied(&self.config.written.hash());
         self.sweep = (Instant::now() + SWEEP, SWEEP);
         Ok(())
-    }
-
-    fn named(&self) -> Named {
-        let upstreams = self.config.upstreams.iter();
-        let endpoints = self.upstreams.iter().flat_map(|it| {
-            let endpoints = it.upstream().endpoints();
-            let name = &it.config().name;
-            let pair = |address: &dyn ToString| (name.clone(), address.to_string());
-            endpoints.iter().map(|it| pair(&it.address())).collect::<Vec<_>>()
-        });
-        Named {
-            listeners: self.config.listeners.iter().map(|it| it.name.clone()).collect(),
-            upstreams: upstreams.map(|it| it.name.clone()).collect(),
-            endpoints: endpoints.collect(),
-        }
     }
 
     /// What is drained, and how.
@@ -379,10 +364,6 @@ pub(super) struct Drained {
     pub(super) listening: Vec<Listening>,
     pub(super) accepting: JoinSet<bool>,
     pub(super) workers: Arc<Vec<Worker>>,
-}
-
-fn all(upstreams: &[Probed]) -> Arc<[Arc<Upstream>]> {
-    upstreams.iter().map(|it| Arc::clone(it.upstream())).collect()
 }
 
 fn answers(reader: &Reader, config: &config::Listener, health: &config::Health) -> Answers {
