@@ -71,7 +71,7 @@
 //! At SIGHUP, and when the file says something else, [`app`] reads it. Whatever could fail is done
 //! first: the rules of [`config`], the keys that only a restart changes, the files of certificates
 //! and keys, which lead to a reload too when they change, the new sockets; then new
-//! endpoints are probed once. Only then upstreams, the board's views, listeners and workers take
+//! endpoints are probed once, and new issuers are asked for their keys. Only then upstreams, the board's views, listeners and workers take
 //! the new configuration over, one after the other on the control thread. What is the same stays:
 //! a listener's socket by its address, an endpoint with its state by its upstream and address. A
 //! worker puts the new [`relay::Listener`] under its open connections, and calls in flight end by

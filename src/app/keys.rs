@@ -8,11 +8,12 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use futures_util::{StreamExt, stream::FuturesUnordered};
+use futures_util::{StreamExt, future::join_all, stream::FuturesUnordered};
 use tokio::{
     task::JoinSet,
     time::{Instant, sleep_until},
 };
+use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::Certificates;
@@ -36,6 +37,8 @@ struct Issuer {
     from: KeysFrom,
     connector: Option<Arc<Connector>>,
     keys: Keys,
+    /// Cancelled when they were fetched once, or could not be.
+    tried: CancellationToken,
     task: JoinSet<()>,
 }
 
@@ -64,12 +67,19 @@ impl Issuers {
                         metrics: self.metrics.clone(),
                     };
                     let mut task = JoinSet::new();
-                    task.spawn(follow.run());
-                    Issuer { from: from.clone(), connector, keys, task }
+                    let tried = CancellationToken::new();
+                    task.spawn(follow.run(tried.clone()));
+                    Issuer { from: from.clone(), connector, keys, tried, task }
                 }
             };
             self.all.insert(name.clone(), issuer);
         }
+    }
+
+    /// Waits until every one was asked once, which takes no longer than a fetch may: where tokens
+    /// are taken already, they go on to be while others take over.
+    pub(super) async fn tried(&self) {
+        join_all(self.all.values().map(|issuer| issuer.tried.cancelled())).await;
     }
 
     /// What checks the tokens of a listener, where its keys are fetched.
@@ -100,7 +110,7 @@ struct Follow {
 impl Follow {
     /// At once, then at each interval, and once between them where a token names a key that is not
     /// there; after a failure soon, and then more and more seldom.
-    async fn run(self) {
+    async fn run(self, tried: CancellationToken) {
         let mut due = Instant::now();
         let mut rested: Option<Instant> = None;
         let mut pause = SHORTEST;
@@ -147,6 +157,7 @@ impl Follow {
             };
             let labels = FetchLabels { listener: self.listener.clone(), result };
             self.metrics.keys.fetches.get_or_create(&labels).inc();
+            tried.cancel();
         }
     }
 }

@@ -75,8 +75,11 @@ impl Running {
         let upstreams: Vec<_> = upstreams
             .map(|it| Probed::start(it.clone(), &certificates, &changes, metrics))
             .collect();
+        let mut issuers = Issuers::new(metrics);
+        issuers.succeed(&config, &certificates);
         if later {
             known(upstreams.iter(), &changes).await;
+            issuers.tried().await;
         }
         let board = Board::new(&config.health, &all(&upstreams), metrics);
         let workers = (0..config.workers.count())
@@ -90,7 +93,7 @@ impl Running {
             config: config.clone(),
             certificates: certificates.clone(),
             changes,
-            issuers: Issuers::new(metrics),
+            issuers,
             upstreams,
             board: tasks,
             reader,
@@ -229,7 +232,9 @@ impl Running {
             return Err(stays);
         }
         let sockets = listening::sockets(&config.listeners, &self.listening)?;
+        self.issuers.succeed(&config, &certificates);
         let successors = self.successors(&config, &certificates).await;
+        self.issuers.tried().await;
         if certificates != self.certificates {
             info!("certificates changed");
         }
@@ -300,7 +305,6 @@ impl Running {
         let views = Views::new(&config.health, &upstreams);
         self.views.send_replace(views.clone());
         let mut before = take(&mut self.listening);
-        self.issuers.succeed(&config, &certificates);
         let (mut listeners, mut answering) = (Vec::new(), Vec::new());
         let all = config.listeners.iter().zip(&certificates.listeners);
         for ((it, tls), socket) in all.zip(sockets) {

@@ -198,6 +198,37 @@ async fn keys_are_waited_for_and_fetched_anew_where_a_token_names_another() {
 }
 
 #[tokio::test]
+async fn a_reload_waits_for_the_keys_that_its_calls_will_need() {
+    let (echo, directory) = (Echo::start().await, directory("jwt-reload"));
+    let signers = [Signer::new(Algorithm::ES256, "1"), Signer::new(Algorithm::ES256, "2")];
+    let mut issuers = signers.each_ref().map(|signer| Issuer::closed(set(&[signer])));
+    issuers.iter_mut().for_each(|issuer| issuer.open(None));
+    let config = directory.join("upbeat.yaml");
+    let with = |issuer: &Issuer, more: &str| {
+        let url = format!("http://{}/keys?of=test", issuer.address);
+        let keys = format!("auth: {{ jwt: {{ jwks_url: '{url}', {RULES}{more} }} }}");
+        yaml(echo.address(), &keys) + "reload: { interval: 20ms }\n"
+    };
+    fs::write(&config, with(&issuers[0], "")).unwrap();
+    let proxy = serving(Proxy::follow(&config).await).await;
+    let [first, second] = signers.each_ref().map(|signer| signer.sign(&claims(json!({}))));
+    eventually("fetched", async || call(&proxy, &first).await == 0).await;
+    let applied = r#"upbeat_config_reloads_total{result="applied"}"#;
+    write(&config, &with(&issuers[1], ""));
+    eventually("applied", async || proxy.metric(applied).await == 1.0).await;
+    assert_eq!(call(&proxy, &second).await, 0);
+    assert_eq!((call(&proxy, &first).await, issuers[0].asked()), (14, 1));
+    // Rules that change leave the keys, which are asked for again where their place changes alone.
+    write(&config, &with(&issuers[1], ", tenant_claim: sub"));
+    eventually("applied", async || proxy.metric(applied).await == 2.0).await;
+    assert_eq!(call(&proxy, &second).await, 0);
+    assert_eq!(echo.heard(ORG), ["agent"]);
+    assert!(issuers[1].asked() <= 2);
+    proxy.stop().await;
+    fs::remove_dir_all(directory).unwrap();
+}
+
+#[tokio::test]
 async fn keys_that_cannot_be_fetched_or_read_leave_the_last_ones() {
     let echo = Echo::start().await;
     let ca = Authority::new("jwks", "ca");
@@ -227,8 +258,9 @@ async fn keys_that_cannot_be_fetched_or_read_leave_the_last_ones() {
         assert_eq!(call(&proxy, &new).await, 14);
     }
     issuer.answers(200, set(&[&second]));
-    eventually("fetched", async || call(&proxy, &new).await == 0).await;
-    assert_eq!(call(&proxy, &old).await, 16);
+    // However well it was known.
+    eventually("fetched", async || call(&proxy, &old).await == 16).await;
+    assert_eq!(call(&proxy, &new).await, 0);
     proxy.stop().await;
 
     // Whoever is not of the right authority is not believed.
