@@ -60,8 +60,8 @@ impl Verifier {
             return Ok(tenant);
         }
         let head = decode_header(token).map_err(|_| Denied::BadToken)?;
-        // Whatever must be understood is not (RFC 7515, 4.1.11), and a secret that both sides have is
-        // never a key here, whatever the issuer's set is.
+        // Whatever must be understood is not (RFC 7515, 4.1.11), and a secret that both sides
+        // have is never a key here, whatever the issuer's set is.
         let shared = matches!(head.alg, Algorithm::HS256 | Algorithm::HS384 | Algorithm::HS512);
         if head.crit.is_some() || shared {
             return Err(Denied::BadToken);

@@ -1,5 +1,5 @@
-//! Files of tokens, of users and of keys. What is wrong with one is told by the number of the entry, since its
-//! text may be a secret.
+//! Files of tokens, of users and of keys. What is wrong with one is told by the number of the
+//! entry, since its text may be a secret.
 
 use serde_yaml::{Mapping, Value};
 
