@@ -115,3 +115,15 @@ pub fn refusal(status: ::http::StatusCode) -> ::http::Response<Bytes> {
     }
     response
 }
+
+/// The same to one who is to prove something first, of which a 401 says what.
+pub fn denial(
+    (status, challenge): (::http::StatusCode, Option<&'static str>),
+) -> ::http::Response<Bytes> {
+    let mut response = refusal(status);
+    if let Some(challenge) = challenge {
+        let challenge = ::http::HeaderValue::from_static(challenge);
+        response.headers_mut().insert(::http::header::WWW_AUTHENTICATE, challenge);
+    }
+    response
+}

@@ -3,6 +3,7 @@
 
 mod certificates;
 mod handover;
+mod keys;
 mod listening;
 mod probed;
 mod reload;

@@ -1,19 +1,32 @@
-//! Who calls, and for which tenant: told from a call's metadata alone, before anything else is done
-//! for it.
+//! Who calls, and for which tenant: told from a call's metadata and its connection's certificate
+//! alone, before anything else is done for it.
 
-use http::{HeaderMap, HeaderName};
+mod denied;
+mod jwt;
+mod keys;
 
+use std::{ops::Deref, sync::Arc};
+
+use http::{HeaderMap, HeaderName, StatusCode};
+
+use self::jwt::Verifier;
+pub use self::{denied::Denied, keys::Keys};
 use crate::{
     config::{self, Credentials, Tenants},
-    grpc::{Code, Status},
+    grpc::Code,
+    tls::{CertificateDer, Name, names},
 };
 
 /// What a listener asks of calls.
 #[derive(Debug)]
 pub struct Gate {
-    /// Another way to tell who calls, such as a client's certificate, stands beside this one.
     credentials: Option<Credentials>,
+    jwt: Option<Verifier>,
+    /// Whether `authorization` says who calls, where a call has it.
+    asks: bool,
     tenants: Option<Tenants>,
+    /// What a 401 asks for.
+    challenge: Option<&'static str>,
     forwarded_for: bool,
     forward: bool,
     health: bool,
@@ -42,21 +55,36 @@ impl Said {
     }
 }
 
-/// Why a call is turned away.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Denied {
-    /// It has no `authorization`.
-    NoCredentials,
-    /// It has more than one.
-    ManyCredentials,
-    /// They prove nothing.
-    BadCredentials,
-    /// It has no tenant, and there is no default.
-    NoTenant,
-    /// It has more than one.
-    ManyTenants,
-    /// Its tenant is not taken here.
-    OtherTenant,
+/// A tenant that was proved.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Tenant<'a> {
+    /// It is in the configuration.
+    Known(&'a str),
+    /// A token says it.
+    Verified(Arc<str>),
+}
+
+impl Deref for Tenant<'_> {
+    type Target = str;
+
+    fn deref(&self) -> &str {
+        match self {
+            Self::Known(tenant) => tenant,
+            Self::Verified(tenant) => tenant,
+        }
+    }
+}
+
+/// Whom a connection's certificate names.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum Peer {
+    /// It has none, or none is asked for.
+    #[default]
+    Nobody,
+    /// Somebody whom its listener does not know.
+    Unknown,
+    /// Somebody of this tenant.
+    Of(Arc<str>),
 }
 
 impl Gate {
@@ -67,6 +95,9 @@ impl Gate {
         let limited = listener.limits_per != config::LimitsPer::default();
         (auth.is_some() || tenants.is_some() || forwarded_for || limited).then(|| Self {
             credentials: auth.map(|auth| auth.credentials.clone()),
+            jwt: auth.and_then(verifier),
+            asks: auth.is_some_and(|auth| auth.bearer || auth.basic),
+            challenge: auth.and_then(challenge),
             tenants: tenants.cloned(),
             forwarded_for,
             forward: auth.is_none_or(|auth| auth.forward),
@@ -74,20 +105,50 @@ impl Gate {
         })
     }
 
+    /// Goes by an issuer's keys as somebody fetches them.
+    pub fn with_keys(self, keys: Option<Keys>) -> Self {
+        let mut jwt = self.jwt;
+        if let Some((jwt, keys)) = jwt.as_mut().zip(keys) {
+            jwt.follow(keys);
+        }
+        Self { jwt, ..self }
+    }
+
+    /// Whom the certificate of a connection names, to be known before its calls come.
+    pub fn peer(&self, certificate: Option<&CertificateDer<'_>>) -> Peer {
+        let known = self.credentials.as_ref().map_or(&[][..], Credentials::identities);
+        let Some(certificate) = certificate.filter(|_| !known.is_empty()) else {
+            return Peer::Nobody;
+        };
+        let names = names(certificate);
+        let fits = |(san, _): &&(config::San, _)| {
+            names.iter().any(|name| match name {
+                Name::Dns(name) => san.is_dns(name),
+                Name::Uri(uri) => san.is_uri(uri),
+            })
+        };
+        known.iter().find(fits).map_or(Peer::Unknown, |(_, tenant)| Peer::Of(Arc::clone(tenant)))
+    }
+
     /// The tenant to be set in the place of what a call says; none where that stays as it is.
     ///
     /// # Errors
     /// Why it is turned away.
-    pub fn admit(&self, authorization: &Said, tenant: &Said) -> Result<Option<&str>, Denied> {
-        if let Some(credentials) = &self.credentials {
-            let tenant = identify(credentials, authorization)?;
+    pub fn admit<'a>(
+        &'a self,
+        authorization: impl FnOnce() -> Said,
+        peer: &'a Peer,
+        tenant: &Said,
+    ) -> Result<Option<Tenant<'a>>, Denied> {
+        if self.credentials.is_some() {
+            let tenant = self.identify(authorization, peer)?;
             return self.taken(tenant.as_bytes()).map(|()| Some(tenant));
         }
         let Some(tenants) = &self.tenants else { return Ok(None) };
         match (tenant, &tenants.default) {
             (Said::Once(tenant), _) => self.taken(tenant).map(|()| None),
             (Said::Often, _) => Err(Denied::ManyTenants),
-            (Said::Nothing, Some(default)) => Ok(Some(default)),
+            (Said::Nothing, Some(default)) => Ok(Some(Tenant::Known(default))),
             (Said::Nothing, None) => Err(Denied::NoTenant),
         }
     }
@@ -96,10 +157,20 @@ impl Gate {
     ///
     /// # Errors
     /// Why not.
-    pub fn answers(&self, authorization: impl FnOnce() -> Said) -> Result<(), Denied> {
-        match &self.credentials {
-            Some(credentials) if self.health => identify(credentials, &authorization()).map(drop),
-            _ => Ok(()),
+    pub fn answers(&self, authorization: impl FnOnce() -> Said, peer: &Peer) -> Result<(), Denied> {
+        match self.health {
+            true => self.identify(authorization, peer).map(drop),
+            false => Ok(()),
+        }
+    }
+
+    /// What is said to one who asks for health by GET: a status, and with 401 what would help.
+    pub fn refusal(&self, denied: Denied) -> (StatusCode, Option<&'static str>) {
+        match (denied.status().code, self.challenge) {
+            (Code::Unauthenticated, Some(challenge)) => (StatusCode::UNAUTHORIZED, Some(challenge)),
+            (Code::Unavailable, _) => (StatusCode::SERVICE_UNAVAILABLE, None),
+            // Nothing that it could say helps where only certificates are looked at.
+            _ => (StatusCode::FORBIDDEN, None),
         }
     }
 
@@ -121,21 +192,41 @@ impl Gate {
             false => Err(Denied::OtherTenant),
         }
     }
-}
 
-/// The tenant of what a call proves.
-fn identify<'a>(credentials: &'a Credentials, said: &Said) -> Result<&'a str, Denied> {
-    let value = match said {
-        Said::Nothing => return Err(Denied::NoCredentials),
-        Said::Often => return Err(Denied::ManyCredentials),
-        Said::Once(value) => value,
-    };
-    let tenant = match (self::credentials(b"bearer ", value), self::credentials(b"basic ", value)) {
-        (Some(token), _) => credentials.token(token),
-        (_, Some(user)) => credentials.user(user),
-        _ => None,
-    };
-    tenant.ok_or(Denied::BadCredentials)
+    /// The tenant of who calls. What a call says of itself counts before what its connection does:
+    /// one that is wrong is nobody's, whoever passes it on.
+    fn identify<'a>(
+        &'a self,
+        authorization: impl FnOnce() -> Said,
+        peer: &'a Peer,
+    ) -> Result<Tenant<'a>, Denied> {
+        let said = if self.asks { authorization() } else { Said::Nothing };
+        match (said, peer, &self.credentials) {
+            (Said::Once(value), _, Some(credentials)) => self.prove(credentials, &value),
+            (Said::Often, ..) => Err(Denied::ManyCredentials),
+            (_, Peer::Of(tenant), _) => Ok(Tenant::Known(tenant)),
+            (_, Peer::Unknown, _) => Err(Denied::UnknownCertificate),
+            (_, Peer::Nobody, _) => Err(Denied::NoCredentials),
+        }
+    }
+
+    /// The tenant of what `authorization` proves.
+    fn prove<'a>(
+        &'a self,
+        credentials: &'a Credentials,
+        value: &[u8],
+    ) -> Result<Tenant<'a>, Denied> {
+        if let Some(token) = self::credentials(b"bearer ", value) {
+            let hash = config::hash(token);
+            let known = credentials.token(&hash).map(Tenant::Known).ok_or(Denied::BadCredentials);
+            return match (known, &self.jwt) {
+                (Err(_), Some(jwt)) => jwt.tenant(token, &hash).map(Tenant::Verified),
+                (known, _) => known,
+            };
+        }
+        let user = self::credentials(b"basic ", value).and_then(|user| credentials.user(user));
+        user.map(Tenant::Known).ok_or(Denied::BadCredentials)
+    }
 }
 
 /// What an `authorization` has after its scheme and a blank, where that is the scheme. Its case means
@@ -145,31 +236,20 @@ pub fn credentials<'a>(scheme: &[u8], value: &'a [u8]) -> Option<&'a [u8]> {
     head.eq_ignore_ascii_case(scheme).then(|| rest.trim_ascii_start())
 }
 
-impl Denied {
-    /// The word for it in metrics and logs.
-    pub fn label(self) -> &'static str {
-        match self {
-            Self::NoCredentials => "no_credentials",
-            Self::ManyCredentials => "many_credentials",
-            Self::BadCredentials => "bad_credentials",
-            Self::NoTenant => "no_tenant",
-            Self::ManyTenants => "many_tenants",
-            Self::OtherTenant => "other_tenant",
-        }
+/// Which schemes are taken (RFC 9110, 11.6.1).
+fn challenge(auth: &config::Auth) -> Option<&'static str> {
+    match (auth.bearer, auth.basic) {
+        (true, true) => Some(r#"Bearer realm="upbeat", Basic realm="upbeat""#),
+        (true, false) => Some(r#"Bearer realm="upbeat""#),
+        (false, true) => Some(r#"Basic realm="upbeat""#),
+        (false, false) => None,
     }
+}
 
-    /// What the caller is told.
-    pub fn status(self) -> Status {
-        let (code, words) = match self {
-            Self::NoCredentials => (Code::Unauthenticated, "no credentials"),
-            Self::ManyCredentials => (Code::Unauthenticated, "more than one authorization"),
-            Self::BadCredentials => (Code::Unauthenticated, "credentials that are not known"),
-            Self::NoTenant => (Code::Unauthenticated, "no x-scope-orgid"),
-            Self::ManyTenants => (Code::PermissionDenied, "more than one x-scope-orgid"),
-            Self::OtherTenant => (Code::PermissionDenied, "not for this tenant"),
-        };
-        Status::new(code, words)
-    }
+/// What checks signed tokens, where they are taken. Keys that are fetched are not there yet.
+fn verifier(auth: &config::Auth) -> Option<Verifier> {
+    let keys = auth.credentials.keys().cloned().map(Keys::fixed);
+    auth.jwt.as_ref().map(|jwt| Verifier::new(jwt, keys.unwrap_or_default()))
 }
 
 #[cfg(test)]
@@ -182,6 +262,11 @@ mod tests {
 
     fn once(text: &str) -> Said {
         Said::Once(text.as_bytes().to_vec())
+    }
+
+    fn admit(gate: &Gate, said: Said, tenant: &Said) -> Result<Option<&'static str>, Denied> {
+        let admitted = gate.admit(|| said, &Peer::Nobody, tenant)?;
+        Ok(admitted.map(|tenant| &*String::from(&*tenant).leak()))
     }
 
     const AUTH: &str = "auth: { bearer: { tokens: [{ token: x, tenant: a }, { token: y, tenant: b }] }, \
@@ -202,18 +287,18 @@ mod tests {
                 ("x", Err(Denied::BadCredentials)),
                 ("", Err(Denied::BadCredentials)),
             ] {
-                assert_eq!(gate.admit(&once(value), &tenant), expected, "{value:?}");
+                assert_eq!(admit(&gate, once(value), &tenant), expected, "{value:?}");
             }
-            assert_eq!(gate.admit(&Said::Nothing, &tenant), Err(Denied::NoCredentials));
-            assert_eq!(gate.admit(&Said::Often, &tenant), Err(Denied::ManyCredentials));
+            assert_eq!(admit(&gate, Said::Nothing, &tenant), Err(Denied::NoCredentials));
+            assert_eq!(admit(&gate, Said::Often, &tenant), Err(Denied::ManyCredentials));
         }
     }
 
     #[test]
     fn tenants_that_are_not_taken_are_denied() {
         let both = gate(&format!("{AUTH}, tenant: {{ allow: [a] }}")).unwrap();
-        assert_eq!(both.admit(&once("Bearer x"), &once("b")), Ok(Some("a")));
-        assert_eq!(both.admit(&once("Bearer y"), &once("a")), Err(Denied::OtherTenant));
+        assert_eq!(admit(&both, once("Bearer x"), &once("b")), Ok(Some("a")));
+        assert_eq!(admit(&both, once("Bearer y"), &once("a")), Err(Denied::OtherTenant));
         let alone = gate("tenant: { allow: [a, c], default: c }").unwrap();
         for (said, expected) in [
             (once("a"), Ok(None)),
@@ -222,25 +307,25 @@ mod tests {
             (Said::Often, Err(Denied::ManyTenants)),
             (Said::Nothing, Ok(Some("c"))),
         ] {
-            assert_eq!(alone.admit(&Said::Nothing, &said), expected, "{said:?}");
+            assert_eq!(admit(&alone, Said::Nothing, &said), expected, "{said:?}");
         }
         let strict = gate("tenant: { allow: [a] }").unwrap();
-        assert_eq!(strict.admit(&Said::Nothing, &Said::Nothing), Err(Denied::NoTenant));
+        assert_eq!(admit(&strict, Said::Nothing, &Said::Nothing), Err(Denied::NoTenant));
     }
 
     #[test]
     fn one_that_asks_for_nothing_is_no_gate() {
         assert!(gate("").is_none());
         let teller = gate("x_forwarded_for: true").unwrap();
-        assert_eq!(teller.admit(&Said::Often, &Said::Often), Ok(None));
+        assert_eq!(admit(&teller, Said::Often, &Said::Often), Ok(None));
         assert!(teller.tells_client() && teller.forwards());
     }
 
     #[test]
     fn health_is_open_unless_it_is_asked_for() {
-        assert_eq!(gate(AUTH).unwrap().answers(|| Said::Nothing), Ok(()));
+        assert_eq!(gate(AUTH).unwrap().answers(|| Said::Nothing, &Peer::Nobody), Ok(()));
         let closed = gate(&AUTH.replace("auth: {", "auth: { health: true,")).unwrap();
-        assert_eq!(closed.answers(|| Said::Nothing), Err(Denied::NoCredentials));
-        assert_eq!(closed.answers(|| once("Bearer y")), Ok(()));
+        assert_eq!(closed.answers(|| Said::Nothing, &Peer::Nobody), Err(Denied::NoCredentials));
+        assert_eq!(closed.answers(|| once("Bearer y"), &Peer::Nobody), Ok(()));
     }
 }

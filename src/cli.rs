@@ -168,7 +168,11 @@ fn say(text: &str) {
 /// The control thread's runtime: the caller's thread.
 fn block_on<T>(future: impl Future<Output = T>) -> T {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    runtime.expect("the system grants an event queue").block_on(future)
+    let runtime = runtime.expect("the system grants an event queue");
+    let output = runtime.block_on(future);
+    // A name that is looked up, or a file that is read, may hang: nobody waits for them any more.
+    runtime.shutdown_background();
+    output
 }
 
 /// Logs to standard error.

@@ -25,10 +25,10 @@ use std::{
 
 pub use self::checked::{
     Access, Admin, Auth, Check, Clients, Config, CredentialsFile, Discovery, Dns, Endpoint, Family,
-    File, GrpcCheck, Health, HttpCheck, KeyPair, Listener, ListenerTls, Lookup, Match, Policy,
-    Probe, Retry, Route, Service, Tenants, Upstream, UpstreamTls,
+    File, GrpcCheck, Health, HttpCheck, Jwt, Kept, KeyPair, KeysFrom, Listener, ListenerTls,
+    Lookup, Match, Policy, Probe, Retry, Route, Service, Tenants, Upstream, UpstreamTls,
 };
-pub use self::credentials::{Credentials, Tokens};
+pub use self::credentials::{Credentials, Hash, Jwks, NoKey, San, Tokens, check_tenant, hash};
 pub use self::document::{
     Admission, AllDown, AllDownPolicy, Drain, Ejection, Level, LoadBalancing, Log, LogFormat,
     NotServingAs, ProxyProtocol, ProxyVersion, Records, Reload, RetryStatus,
@@ -155,6 +155,8 @@ impl Config {
         let listeners = listeners.chain(&self.admin.tls);
         let upstreams = self.upstreams.iter().filter_map(|it| it.tls.as_ref());
         let all = listeners.flat_map(ListenerTls::files);
+        let issuers = self.listeners.iter().filter_map(|it| it.keys_from()?.tls.as_ref());
+        let upstreams = upstreams.chain(issuers);
         all.chain(upstreams.flat_map(UpstreamTls::files)).chain(credentials).cloned().collect()
     }
 

@@ -41,8 +41,9 @@
 //! connection's socket reads goes through [`http2`], which knows neither sockets nor time and turns
 //! bytes into events; the [`relay`] takes each event to what it means. [`route`] says from a
 //! request's head what it is: a health check, which [`answer`] answers from the board, a question to
-//! reflection, a call, or neither. For a call [`auth`] tells from its metadata whether it is
-//! forwarded at all and for which tenant, where its listener asks. A table of the listener's routes
+//! reflection, a call, or neither. For a call [`auth`] tells from its metadata, or from what its
+//! connection's certificate names, whether it is forwarded at all and for which
+//! tenant, where its listener asks. A table of the listener's routes
 //! names an upstream, of which [`upstream::Upstream::pick`] gives an endpoint that has room and
 //! registers the call in flight there; where none has room the call waits. One of the worker's
 //! connections to the endpoint takes a stream, and frames are relayed both ways: header fields by
@@ -59,13 +60,20 @@
 //! into a [`health::Snapshot`]; every dialect on every listener, and the admin server, answer from the
 //! last snapshot, so they always agree.
 //!
+//! # Life of a key that tokens are signed with
+//!
+//! It is in a file, which is read as the configuration is, or [`app`] fetches it on the control
+//! thread: at the start, at each interval, and once more where a token names another. Workers see
+//! it in [`auth::Keys`], check tokens by it in their turn, and remember those that are good.
+//!
 //! # Life of a reload
 //!
 //! At SIGHUP, and when the file says something else, [`app`] reads it. Whatever could fail is done
 //! first: the rules of [`config`], the keys that only a restart changes, the files of certificates
 //! and keys, which lead to a reload too when they change, the new sockets; then new
-//! endpoints are probed once. Only then upstreams, the board's views, listeners and workers take
-//! the new configuration over, one after the other on the control thread. What is the same stays:
+//! endpoints are probed once, and new issuers are asked for their keys. Only then upstreams, the
+//! board's views, listeners and workers take the new configuration over, one
+//! after the other on the control thread. What is the same stays:
 //! a listener's socket by its address, an endpoint with its state by its upstream and address. A
 //! worker puts the new [`relay::Listener`] under its open connections, and calls in flight end by
 //! the one that they began with.

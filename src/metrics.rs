@@ -1,6 +1,7 @@
 //! What is counted, in the OpenMetrics text format. Every label has a bounded set of values.
 
 mod family;
+mod keys;
 mod labels;
 
 use std::{
@@ -17,6 +18,7 @@ use prometheus_client::{
 
 pub use self::{
     family::Family,
+    keys::{FetchLabels, KeysMetrics},
     labels::{
         AnswerLabels, BytesLabels, CertificateLabels, EjectionLabels, EndpointLabels, HashLabels,
         ListenerLabels, ProbeLabels, RefusedLabels, ReloadLabels, RequestLabels, RetryLabels,
@@ -83,6 +85,8 @@ pub struct Metrics {
     pub discovery_last_success: Family<UpstreamLabels, Gauge>,
     /// When certificates end that are shown, in seconds since 1970.
     pub certificates: Family<CertificateLabels, Gauge>,
+    /// Of keys that are fetched.
+    pub keys: KeysMetrics,
     /// Configurations that were read since the start, by what came of them.
     pub config_reloads: Family<ReloadLabels, Counter>,
     /// 1 where the last configuration that was read is the one that runs, else 0.
@@ -141,6 +145,7 @@ impl Metrics {
             probes: Family::default(),
             probe_duration: Family::new(latency),
             certificates: Family::default(),
+            keys: KeysMetrics::default(),
             config_reloads: Family::default(),
             config_last_reload_successful: Gauge::default(),
             config_applied: Gauge::default(),
@@ -212,6 +217,7 @@ impl Metrics {
             "When a certificate ends that is shown, since 1970",
             Unit::Seconds
         );
+        metrics.keys.register(&mut registry);
         add!(metrics.config_reloads, "config_reloads", "Configurations read since the start");
         add!(
             metrics.config_last_reload_successful,
@@ -263,6 +269,7 @@ impl Metrics {
         self.connections_accepted.retain(port);
         self.connections_refused.retain(|it| listener(&it.listener));
         self.denied.retain(|it| listener(&it.listener));
+        self.keys.retain(listener);
         self.timeouts.retain(|it| listener(&it.listener) && upstream(&it.upstream));
         self.shed.retain(|it| upstream(&it.upstream));
         self.queued.retain(|it| upstream(&it.upstream));

@@ -194,6 +194,11 @@ pub struct Rewound<S> {
 }
 
 impl<S> Rewound<S> {
+    /// The stream, which goes on behind those bytes.
+    pub fn inner(&self) -> &S {
+        &self.stream
+    }
+
     /// The stream, and the bytes that were read of it.
     pub fn into_parts(mut self) -> (S, Vec<u8>) {
         (self.stream, self.first.split_off(self.read))

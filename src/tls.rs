@@ -5,6 +5,7 @@ mod client;
 mod der;
 mod expiry;
 mod files;
+mod names;
 mod server;
 mod session;
 mod stream;
@@ -13,9 +14,11 @@ mod uri;
 use std::sync::{Arc, LazyLock};
 
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
+pub use rustls::pki_types::CertificateDer;
 
 pub use self::{
     client::{Connector, Spoken},
+    names::{Name, names},
     server::{Accepted, Acceptor, Handshakes},
     session::Session,
     stream::Stream,

@@ -26,7 +26,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::debug;
 
 pub use self::entrance::Origin;
-use self::opened::Opened;
+use self::{http1::Asker, opened::Opened};
 use crate::{
     config::Limits,
     metrics::Metrics,
@@ -184,10 +184,12 @@ async fn serve(socket: Socket, relay: Relay, handshakes: &Handshakes) {
                         relay.serve(socket, session, &first, listener, client).await;
                     }
                     Opened::Http1(stream) => {
-                        Box::pin(http1::serve(stream, listener, client.ip(), &relay)).await;
+                        let asker = Asker { client: client.ip(), certificate: None };
+                        Box::pin(http1::serve(stream, listener, asker, &relay)).await;
                     }
-                    Opened::Http1OverTls(stream) => {
-                        Box::pin(http1::serve(stream, listener, client.ip(), &relay)).await;
+                    Opened::Http1OverTls { stream, certificate } => {
+                        let asker = Asker { client: client.ip(), certificate };
+                        Box::pin(http1::serve(stream, listener, asker, &relay)).await;
                     }
                 }
                 drop(entered.place);

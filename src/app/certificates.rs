@@ -10,7 +10,7 @@ use tracing::warn;
 
 use crate::{
     admin,
-    config::{Config, ListenerTls, Problems},
+    config::{Config, ListenerTls, Problems, UpstreamTls},
     metrics::{CertificateLabels, Metrics, Text},
     tls::{Acceptor, Connector},
 };
@@ -24,6 +24,8 @@ pub struct Certificates {
     pub(super) upstreams: BTreeMap<String, Arc<Connector>>,
     /// Of the admin server, where it speaks TLS.
     pub(super) admin: Option<Arc<Acceptor>>,
+    /// Of each listener whose tokens' keys are fetched over TLS, by its name.
+    pub(super) keys: BTreeMap<String, Arc<Connector>>,
 }
 
 impl Certificates {
@@ -42,17 +44,21 @@ impl Certificates {
         };
         let listeners: Vec<_> = config.listeners.iter().map(|it| accepts(&it.tls)).collect();
         let admin = accepts(&config.admin.tls).map(|it| Arc::new(it.without_http2()));
-        let mut upstreams = BTreeMap::new();
-        for upstream in &config.upstreams {
-            match upstream.tls.as_ref().map(Connector::new) {
-                None => {}
-                Some(Ok(made)) => drop(upstreams.insert(upstream.name.clone(), Arc::new(made))),
-                Some(Err(more)) => problems.extend(more.into_iter().map(|it| config.locate(it))),
+        let mut connectors = |name: &String, tls: Option<&UpstreamTls>| match Connector::new(tls?) {
+            Ok(made) => Some((name.clone(), Arc::new(made))),
+            Err(more) => {
+                problems.extend(more.into_iter().map(|it| config.locate(it)));
+                None
             }
-        }
+        };
+        let upstreams = config.upstreams.iter();
+        let upstreams = upstreams.filter_map(|it| connectors(&it.name, it.tls.as_ref())).collect();
+        let keys = config.listeners.iter();
+        let keys = keys.filter_map(|it| connectors(&it.name, it.keys_from()?.tls.as_ref()));
+        let keys = keys.collect();
         if problems.is_empty() {
             let listeners = listeners.into_iter().map(|it| it.map(Arc::new)).collect();
-            return Ok(Self { listeners, upstreams, admin });
+            return Ok(Self { listeners, upstreams, admin, keys });
         }
         problems.sort_by_key(|problem| problem.line);
         Err(Problems(problems))

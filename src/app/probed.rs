@@ -10,8 +10,10 @@ use tracing::warn;
 
 use super::Certificates;
 use crate::{
-    config, discovery,
-    metrics::Metrics,
+    admin,
+    config::{self, Config},
+    discovery,
+    metrics::{Metrics, Named},
     probe,
     upstream::{Changes, Endpoint, Health, Upstream},
 };
@@ -150,6 +152,27 @@ pub(super) async fn known<'a>(
     };
     if timeout(patience, known).await.is_err() {
         warn!(waited = ?patience, "taken over with endpoints that were not probed yet");
+    }
+}
+
+/// The upstreams themselves.
+pub(super) fn all(upstreams: &[Probed]) -> Arc<[Arc<Upstream>]> {
+    upstreams.iter().map(|it| Arc::clone(it.upstream())).collect()
+}
+
+/// What a configuration names, with the endpoints that its upstreams have now.
+pub(super) fn named(config: &Config, probed: &[Probed]) -> Named {
+    let endpoints = probed.iter().flat_map(|it| {
+        let endpoints = it.upstream().endpoints();
+        let name = &it.config().name;
+        let pair = |address: &dyn ToString| (name.clone(), address.to_string());
+        endpoints.iter().map(|it| pair(&it.address())).collect::<Vec<_>>()
+    });
+    let listeners = config.listeners.iter().map(|it| &*it.name).chain([admin::LISTENER]);
+    Named {
+        listeners: listeners.map(ToOwned::to_owned).collect(),
+        upstreams: config.upstreams.iter().map(|it| it.name.clone()).collect(),
+        endpoints: endpoints.collect(),
     }
 }
 

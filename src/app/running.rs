@@ -15,8 +15,9 @@ use tracing::{error, info};
 use super::{
     certificates::Certificates,
     handover::Sockets,
+    keys::Issuers,
     listening::{self, Listening},
-    probed::{Probed, known},
+    probed::{Probed, all, known, named},
     reload::Reloader,
 };
 use crate::{
@@ -24,7 +25,7 @@ use crate::{
     answer::Answers,
     config::{self, Config, Difference, Problems},
     health::{Board, Reader, Views},
-    metrics::{Metrics, Named, ReloadLabels},
+    metrics::{Metrics, ReloadLabels},
     relay::{Listener, Settings},
     shutdown::Shutdown,
     upstream::{Changes, Upstream},
@@ -37,6 +38,7 @@ pub(super) struct Running {
     config: Config,
     certificates: Certificates,
     changes: Changes,
+    issuers: Issuers,
     upstreams: Vec<Probed>,
     board: JoinSet<()>,
     reader: Reader,
@@ -73,8 +75,11 @@ impl Running {
         let upstreams: Vec<_> = upstreams
             .map(|it| Probed::start(it.clone(), &certificates, &changes, metrics))
             .collect();
+        let mut issuers = Issuers::new(metrics);
+        issuers.succeed(&config, &certificates);
         if later {
             known(upstreams.iter(), &changes).await;
+            issuers.tried().await;
         }
         let board = Board::new(&config.health, &all(&upstreams), metrics);
         let workers = (0..config.workers.count())
@@ -88,6 +93,7 @@ impl Running {
             config: config.clone(),
             certificates: certificates.clone(),
             changes,
+            issuers,
             upstreams,
             board: tasks,
             reader,
@@ -138,7 +144,7 @@ impl Running {
                 () = sleep_until(sweep) => {
                     let pause = LONGEST_SWEEP.min(pause * 2);
                     self.sweep = (Instant::now() + pause, pause);
-                    self.metrics.keep(&self.named());
+                    self.metrics.keep(&named(&self.config, &self.upstreams));
                     if self.told.elapsed() >= DAY {
                         self.told = Instant::now();
                         self.certificates.tell(&self.config, &self.metrics);
@@ -162,6 +168,7 @@ impl Running {
                     ended => anyhow::anyhow!("a listener ended: {ended:?}"),
                 },
                 ended = self.board.join_next() => anyhow::anyhow!("a task ended: {ended:?}"),
+                Some(ended) = self.issuers.ended() => anyhow::anyhow!("a task ended: {ended:?}"),
                 ended = probes.next() => anyhow::anyhow!("a task ended: {ended:?}"),
             };
         }
@@ -225,7 +232,9 @@ impl Running {
             return Err(stays);
         }
         let sockets = listening::sockets(&config.listeners, &self.listening)?;
+        self.issuers.succeed(&config, &certificates);
         let successors = self.successors(&config, &certificates).await;
+        self.issuers.tried().await;
         if certificates != self.certificates {
             info!("certificates changed");
         }
@@ -306,7 +315,8 @@ impl Running {
             let answers = answers(&self.reader, it, &config.health);
             answering.push((it.name.clone(), answers.clone()));
             let listener = Listener::new(it, &config.health, &upstreams, answers, &self.metrics);
-            let listener = Arc::new(listener.with_tls(tls.clone()).until(stop));
+            let listener = listener.with_tls(tls.clone()).with_keys(self.issuers.keys(&it.name));
+            let listener = Arc::new(listener.until(stop));
             listeners.push(Arc::clone(&listener));
             self.listening.push(match old {
                 Some(old) => {
@@ -327,29 +337,12 @@ impl Running {
         let shown = admin::Running { views, upstreams, listeners, config: written, access };
         self.shown.send_replace(shown);
         (self.config, self.certificates) = (config, certificates);
-        self.metrics.keep(&self.named());
+        self.metrics.keep(&named(&self.config, &self.upstreams));
         self.certificates.tell(&self.config, &self.metrics);
         self.told = Instant::now();
         self.metrics.applied(&self.config.written.hash());
         self.sweep = (Instant::now() + SWEEP, SWEEP);
         Ok(())
-    }
-
-    fn named(&self) -> Named {
-        let listeners = self.config.listeners.iter().map(|it| &*it.name);
-        let listeners = listeners.chain([admin::LISTENER]);
-        let upstreams = self.config.upstreams.iter();
-        let endpoints = self.upstreams.iter().flat_map(|it| {
-            let endpoints = it.upstream().endpoints();
-            let name = &it.config().name;
-            let pair = |address: &dyn ToString| (name.clone(), address.to_string());
-            endpoints.iter().map(|it| pair(&it.address())).collect::<Vec<_>>()
-        });
-        Named {
-            listeners: listeners.map(ToOwned::to_owned).collect(),
-            upstreams: upstreams.map(|it| it.name.clone()).collect(),
-            endpoints: endpoints.collect(),
-        }
     }
 
     /// What is drained, and how.
@@ -377,10 +370,6 @@ pub(super) struct Drained {
     pub(super) listening: Vec<Listening>,
     pub(super) accepting: JoinSet<bool>,
     pub(super) workers: Arc<Vec<Worker>>,
-}
-
-fn all(upstreams: &[Probed]) -> Arc<[Arc<Upstream>]> {
-    upstreams.iter().map(|it| Arc::clone(it.upstream())).collect()
 }
 
 fn answers(reader: &Reader, config: &config::Listener, health: &config::Health) -> Answers {

@@ -12,7 +12,7 @@ use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
 pub use self::{
     access::Access,
     admin::Admin,
-    auth::{Auth, CredentialsFile, Tenants},
+    auth::{Auth, CredentialsFile, Jwt, Kept, KeysFrom, Tenants},
     discovery::{Discovery, Dns, Family, File, Lookup},
     tls::{Clients, KeyPair, ListenerTls, UpstreamTls},
 };
@@ -89,6 +89,11 @@ pub struct Listener {
 }
 
 impl Listener {
+    /// Whence the keys of its tokens are fetched, where they are.
+    pub fn keys_from(&self) -> Option<&KeysFrom> {
+        self.auth.as_ref()?.jwt.as_ref()?.keys.as_ref()
+    }
+
     /// The upstreams that its calls may go to, by their names; some more than once.
     pub fn upstreams(&self) -> impl Iterator<Item = &str> {
         let routed = self.routes.iter().flat_map(|route| &route.upstreams);

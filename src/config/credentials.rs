@@ -2,24 +2,33 @@
 //! a password.
 
 mod file;
+mod jwks;
+mod san;
 mod tokens;
 
-use std::{collections::HashMap, fmt};
+use std::{collections::HashMap, fmt, sync::Arc};
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
-pub use self::tokens::Tokens;
+pub use self::{
+    jwks::{Jwks, NoKey},
+    san::San,
+    tokens::Tokens,
+};
 
-/// Tokens and users, and the tenant of each.
+/// Tokens, users and certificates, and the tenant of each.
 #[derive(Clone, PartialEq, Eq, Default)]
 pub struct Credentials {
     tokens: HashMap<Hash, String>,
     users: HashMap<String, (Hash, String)>,
+    identities: Vec<(San, Arc<str>)>,
+    keys: Option<Jwks>,
 }
 
-type Hash = [u8; 32];
+/// What stands for a secret.
+pub type Hash = [u8; 32];
 
 /// A password, as it is written.
 #[derive(Debug, Clone, Copy)]
@@ -30,10 +39,10 @@ pub(super) enum Password<'a> {
 }
 
 impl Credentials {
-    /// The tenant of a token. It is looked for by its hash: how long that takes tells of the hash,
+    /// The tenant of a token by its [`hash`]: how long it takes to look for that tells of the hash,
     /// which nobody can steer, and nothing of the tokens that there are.
-    pub fn token(&self, token: &[u8]) -> Option<&str> {
-        self.tokens.get(&hash(token)).map(String::as_str)
+    pub fn token(&self, hash: &Hash) -> Option<&str> {
+        self.tokens.get(hash).map(String::as_str)
     }
 
     /// The tenant of a user by `user:password` in base64 (RFC 7617). A user that there is not costs
@@ -45,6 +54,27 @@ impl Credentials {
         let (wanted, tenant) = user.map_or((&NOBODY, None), |(hash, tenant)| (hash, Some(tenant)));
         let same: bool = hash(&plain[colon + 1..]).ct_eq(wanted).into();
         tenant.filter(|_| same).map(String::as_str)
+    }
+
+    /// Certificates that are known, each by a name in it; the first one that fits counts.
+    pub fn identities(&self) -> &[(San, Arc<str>)] {
+        &self.identities
+    }
+
+    /// The keys that tokens are signed with, where they are in a file.
+    pub fn keys(&self) -> Option<&Jwks> {
+        self.keys.as_ref()
+    }
+
+    /// Adds a name in certificates; why it is none.
+    pub(super) fn add_identity(&mut self, san: &str, tenant: &str) -> Result<(), &'static str> {
+        let san = San::parse(san)?;
+        check_tenant(tenant)?;
+        if self.identities.iter().any(|(other, _)| *other == san) {
+            return Err("the san is given twice");
+        }
+        self.identities.push((san, tenant.into()));
+        Ok(())
     }
 
     /// Adds a token; why it is none, in words that do not repeat it.
@@ -89,7 +119,9 @@ impl fmt::Debug for Credentials {
 }
 
 /// Why a text names no tenant. What Tempo takes (grafana/dskit, tenant), and `|` between several.
-pub(super) fn check_tenant(tenant: &str) -> Result<(), &'static str> {
+/// # Errors
+/// What a tenant is.
+pub fn check_tenant(tenant: &str) -> Result<(), &'static str> {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"!-_.*'()".contains(&byte);
     let lawful = |part: &str| {
         !matches!(part, "" | "." | "..") && part.len() <= 150 && part.bytes().all(plain)
@@ -108,7 +140,8 @@ fn hash_of_token(token: &str) -> Result<Hash, &'static str> {
     }
 }
 
-fn hash(secret: &[u8]) -> Hash {
+/// The SHA-256 of a secret.
+pub fn hash(secret: &[u8]) -> Hash {
     Sha256::digest(secret).into()
 }
 
@@ -143,8 +176,8 @@ mod tests {
     #[test]
     fn tokens_and_passwords_name_tenants() {
         let some = some();
-        assert_eq!(some.token(b"t0ken"), Some("a"));
-        assert_eq!((some.token(b"t0ke"), some.token(b"")), (None, None));
+        assert_eq!(some.token(&hash(b"t0ken")), Some("a"));
+        assert_eq!((some.token(&hash(b"t0ke")), some.token(&hash(b""))), (None, None));
         for (text, tenant) in [
             ("ann:pa:ss", Some("a")),
             ("bob:secret", Some("b")),

@@ -19,7 +19,7 @@ use serde::Deserialize;
 
 pub(super) use self::{
     admin::Admin,
-    auth::{Auth, Tenant, User},
+    auth::{Auth, Jwt, Mtls, Tenant, User},
     discovery::{Dns, File},
     endpoint::Endpoint,
     health::Health,

@@ -5,6 +5,7 @@ mod admin;
 mod auth;
 mod discovery;
 mod health;
+mod jwt;
 mod limits;
 mod listener;
 mod overload;

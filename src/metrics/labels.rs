@@ -58,7 +58,9 @@ pub struct RefusedLabels {
     /// `address` where it is outside `allow`, `per_address` where its address has enough,
     /// `proxy_protocol` where it does not begin as it must. Of a call what is wrong with its
     /// credentials or its tenant: `no_credentials`, `many_credentials`, `bad_credentials`,
-    /// `no_tenant`, `many_tenants`, `other_tenant`; or `tenant_rate`, `address_rate`.
+    /// `unknown_certificate`, `bad_token`, `token_key`, `token_time`, `token_scope`,
+    /// `token_tenant`, `no_keys`, `no_tenant`, `many_tenants`, `other_tenant`; or
+    /// `tenant_rate`, `address_rate`.
     pub reason: &'static str,
 }
 

@@ -4,6 +4,7 @@
 use std::{
     io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    str::FromStr,
 };
 
 use tokio::{io::AsyncReadExt, net::TcpStream};
@@ -100,11 +101,11 @@ fn text(bytes: &[u8]) -> Parsed {
     let told = match *words {
         [family, source, to, from_port, to_port] => {
             let ip = match family {
-                "TCP4" => to.parse::<Ipv4Addr>().and(source.parse::<Ipv4Addr>()).map(IpAddr::from),
-                "TCP6" => to.parse::<Ipv6Addr>().and(source.parse::<Ipv6Addr>()).map(IpAddr::from),
-                _ => return Parsed::Broken("a PROXY line of an unknown family"),
+                "TCP4" => first::<Ipv4Addr>(source, to),
+                "TCP6" => first::<Ipv6Addr>(source, to),
+                _ => None,
             };
-            ip.ok().zip(port(from_port)).zip(port(to_port)).map(|(source, _)| source)
+            ip.zip(port(from_port)).zip(port(to_port)).map(|(source, _)| source)
         }
         _ => None,
     };
@@ -112,6 +113,11 @@ fn text(bytes: &[u8]) -> Parsed {
         Some(client) => Parsed::Header(end + 1, Some(client.into())),
         None => Parsed::Broken("a PROXY line without two addresses and two ports"),
     }
+}
+
+/// The first of two addresses of one family.
+fn first<T: FromStr + Into<IpAddr>>(source: &str, to: &str) -> Option<IpAddr> {
+    source.parse::<T>().ok().filter(|_| to.parse::<T>().is_ok()).map(Into::into)
 }
 
 /// Up to five digits, no zero before others.

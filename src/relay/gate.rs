@@ -22,7 +22,8 @@ impl Engine {
         client: StreamKey,
         head: &mut Block,
     ) -> Result<(), Status> {
-        let (client, now) = (self.links[client.link].client.map(|it| it.ip()), self.clock);
+        let link = &self.links[client.link];
+        let (client, peer, now) = (link.client.map(|it| it.ip()), &link.peer, self.clock);
         let shed = |reason, whose: &'static str, wait| {
             listener.denied(client, reason);
             // Each at another time, so that they do not all return at once.
@@ -37,13 +38,14 @@ impl Engine {
             };
             taken.map_err(|wait| shed("address_rate", "too many calls of this address", wait))?;
         }
-        let (authorization, tenant) = (said(head, AUTHORIZATION), said(head, TENANT));
-        let admitted = gate.admit(&authorization, &tenant).map_err(|denied| {
+        let tenant = said(head, TENANT);
+        let admitted = gate.admit(|| said(head, AUTHORIZATION), peer, &tenant);
+        let admitted = admitted.map_err(|denied| {
             listener.denied(client, denied.label());
             denied.status()
         })?;
         if let Some(quota) = &listener.tenants {
-            let tenant = match (admitted, &tenant) {
+            let tenant = match (&admitted, &tenant) {
                 (Some(tenant), _) => tenant.as_bytes(),
                 (None, Said::Once(tenant)) => tenant,
                 (None, _) => b"",
@@ -76,8 +78,9 @@ impl Engine {
         client: StreamKey,
         head: &Block,
     ) -> Result<(), Denied> {
-        let client = self.links[client.link].client.map(|it| it.ip());
-        let answers = gate.answers(|| said(head, AUTHORIZATION));
+        let link = &self.links[client.link];
+        let client = link.client.map(|it| it.ip());
+        let answers = gate.answers(|| said(head, AUTHORIZATION), &link.peer);
         answers.inspect_err(|denied| listener.denied(client, denied.label()))
     }
 }

@@ -12,6 +12,7 @@ use tokio::{net::TcpStream, sync::Notify};
 
 use super::{Listener, call::CallKey, cause::Cause, lane::LaneKey, parts::Parts, payload::Payload};
 use crate::{
+    auth::Peer,
     http2::{connection::Connection, frame::Reason},
     tls::Session,
 };
@@ -63,6 +64,8 @@ pub(super) struct Link {
     pub(super) heard_at: u64,
     /// Where a client's connection comes from.
     pub(super) client: Option<SocketAddr>,
+    /// Whom a client's certificate names.
+    pub(super) peer: Peer,
     /// When it was asked for a sign of life.
     pub(super) pinged_at: Option<u64>,
 }
@@ -119,6 +122,7 @@ impl Link {
             old_at,
             heard_at: now,
             client: None,
+            peer: Peer::Nobody,
             pinged_at: None,
         }
     }

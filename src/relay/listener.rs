@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     answer::Answers,
-    auth::Gate,
+    auth::{Gate, Keys, Peer},
     config,
     grpc::Code,
     metrics::{
@@ -123,6 +123,11 @@ impl Listener {
         Self { tls, ..self }
     }
 
+    /// Its tokens are checked by `keys`, where these are fetched.
+    pub fn with_keys(self, keys: Option<Keys>) -> Self {
+        Self { gate: self.gate.map(|gate| gate.with_keys(keys)), ..self }
+    }
+
     /// How its clients speak TLS, where they do.
     pub fn tls(&self) -> Option<&tls::Acceptor> {
         self.tls.as_deref()
@@ -156,6 +161,11 @@ impl Listener {
     /// What it asks of calls; none where it asks for nothing.
     pub fn gate(&self) -> Option<&Gate> {
         self.gate.as_ref()
+    }
+
+    /// Whom the certificate of a connection names, where that says who calls.
+    pub fn peer(&self, certificate: Option<&tls::CertificateDer<'_>>) -> Peer {
+        self.gate.as_ref().map(|gate| gate.peer(certificate)).unwrap_or_default()
     }
 
     /// Counts a call that is turned away for who makes it.

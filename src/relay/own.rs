@@ -32,6 +32,7 @@ pub(super) struct Own {
     content_length: Rc<Name>,
     forwarded_for: Rc<Name>,
     tenant: Rc<Name>,
+    challenge: Rc<Name>,
 }
 
 impl Own {
@@ -53,6 +54,7 @@ impl Own {
             content_length: name(fields, "content-length"),
             forwarded_for: name(fields, "x-forwarded-for"),
             tenant: name(fields, "x-scope-orgid"),
+            challenge: name(fields, "www-authenticate"),
         }
     }
 
@@ -96,6 +98,9 @@ impl Own {
         block.push_known(&self.no_store);
         if response.headers().contains_key(http::header::ALLOW) {
             block.push_known(&self.allow);
+        }
+        if let Some(challenge) = response.headers().get(http::header::WWW_AUTHENTICATE) {
+            block.push_text(&self.challenge, challenge.as_bytes());
         }
         block.push_text(&self.content_length, response.body().len().to_string().as_bytes());
     }

@@ -40,6 +40,8 @@ impl Engine {
         for (_, link) in self.links.iter_mut() {
             if let Kind::Client(listener) = &mut link.kind {
                 *listener = Arc::clone(current(&settings, listener));
+                let session = link.session.as_ref();
+                link.peer = listener.peer(session.and_then(|session| session.certificate()));
             }
         }
         self.forget_methods();

@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     answer::HttpCheck,
-    auth::Denied,
+    auth::{Denied, Gate},
     grpc::{Code, Status, is_grpc, timeout},
     http2::{block::Block, field::Role, hpack::Line},
     route::{Dialect, Fault, Path, Refusal, Request, Route, Verb, is_authority},
@@ -27,7 +27,8 @@ impl Engine {
             && matches!(route, Route::Health(_) | Route::Reflection)
             && let Err(denied) = self.may_ask(&listener, gate, client, &block)
         {
-            return self.deny(&listener, client, block, &route, end, denied);
+            let by = (gate, denied);
+            return self.deny(&listener, client, block, &route, end, by);
         }
         match route {
             Route::Forward => self.forward(&listener, client, block, end, label, timeout),
@@ -139,12 +140,12 @@ impl Engine {
         block: Block,
         route: &Route,
         end: bool,
-        denied: Denied,
+        (gate, denied): (&Gate, Denied),
     ) {
         if *route != Route::Health(Dialect::Http) {
             return self.refuse(listener, client, block, &Label::Health, end, &denied.status());
         }
-        let response = crate::answer::refusal(http::StatusCode::UNAUTHORIZED);
+        let response = crate::answer::denial(gate.refusal(denied));
         self.plain(listener, client, &block, &response, end);
         self.context.recycle(block);
     }

@@ -94,10 +94,12 @@ impl Relay {
         let mut out = Vec::new();
         let connection = Connection::new(Role::Server, client_limits(&limits), &mut out);
         let age = limits.max_connection_age.mul_f64(0.9 + 0.2 * fastrand::f64());
+        let peer = listener.peer(session.as_ref().and_then(|session| session.certificate()));
         let kind = Kind::Client(listener);
         let (id, socket) = self.add_link(connection, kind, (socket, session), out, age);
         let began = self.turn(|engine| {
-            engine.links[id].client = Some(client);
+            let link = &mut engine.links[id];
+            (link.client, link.peer) = (Some(client), peer);
             engine.feed(id, first)
         });
         if began {

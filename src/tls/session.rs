@@ -2,7 +2,7 @@
 
 use std::io::{self, IoSlice, Read, Write};
 
-use rustls::{ClientConnection, Connection, ServerConnection};
+use rustls::{ClientConnection, Connection, ServerConnection, pki_types::CertificateDer};
 use tokio::net::TcpStream;
 
 /// Between a socket and the bytes that are meant. It knows no time and never waits.
@@ -26,6 +26,11 @@ impl From<ClientConnection> for Session {
 }
 
 impl Session {
+    /// What the peer has shown of itself, which the handshake has verified.
+    pub fn certificate(&self) -> Option<&CertificateDer<'static>> {
+        self.connection.peer_certificates()?.first()
+    }
+
     /// How many bytes a socket may have taken a part of that [`Session::write`] has not counted.
     pub fn sealed(&self) -> usize {
         self.sealed

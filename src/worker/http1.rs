@@ -3,7 +3,7 @@
 use std::{cell::Cell, convert::Infallible, net::IpAddr, pin::pin, rc::Rc, sync::Arc};
 
 use bytes::Bytes;
-use http::{HeaderValue, Method, Request, Response, StatusCode, header};
+use http::{HeaderValue, Method, Request, Response, header};
 use http_body::Frame;
 use http_body_util::{BodyExt, Full, Limited, StreamBody, combinators::UnsyncBoxBody};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
@@ -20,26 +20,36 @@ use crate::{
     grpc::{Code, Status},
     relay::{Listener, Relay},
     route::{Dialect, Path, Refusal, Route},
+    tls::CertificateDer,
 };
 
 type Body = UnsyncBoxBody<Bytes, Infallible>;
+
+/// Who is at the other end.
+#[derive(Debug)]
+pub(super) struct Asker {
+    pub(super) client: IpAddr,
+    pub(super) certificate: Option<CertificateDer<'static>>,
+}
 
 /// Serves one connection until the client closes it, it is idle, or its listener
 /// stops.
 pub(super) async fn serve(
     stream: impl AsyncRead + AsyncWrite + Unpin + 'static,
     listener: Arc<Listener>,
-    client: IpAddr,
+    asker: Asker,
     relay: &Relay,
 ) {
     let limits = listener.limits();
     let max_head = usize::try_from(limits.max_header_list_size.as_u64()).unwrap_or(usize::MAX);
     // Since when nothing was asked; none before the first request.
     let asked: Rc<Cell<Option<Instant>>> = Rc::default();
+    let asker = Rc::new(asker);
     let service = service_fn(|request| {
         let (listener, asked) = (relay.current(&listener), Rc::clone(&asked));
+        let asker = Rc::clone(&asker);
         async move {
-            let response = respond(request, &listener, client).await;
+            let response = respond(request, &listener, &asker).await;
             asked.set(Some(Instant::now()));
             Ok::<_, Infallible>(response)
         }
@@ -74,20 +84,19 @@ pub(super) async fn serve(
     }
 }
 
-async fn respond(
-    request: Request<Incoming>,
-    listener: &Listener,
-    client: IpAddr,
-) -> Response<Body> {
+async fn respond(request: Request<Incoming>, listener: &Listener, asker: &Asker) -> Response<Body> {
     let (head, body) = request.into_parts();
     let answers = listener.answers();
     let route = listener.router().http1(&head);
     if let (Route::Health(dialect), Some(gate)) = (&route, listener.gate())
-        && let Err(denied) = gate.answers(|| Said::of(&head.headers, &header::AUTHORIZATION))
+        && let Err(denied) = gate.answers(
+            || Said::of(&head.headers, &header::AUTHORIZATION),
+            &gate.peer(asker.certificate.as_ref()),
+        )
     {
-        listener.denied(Some(client), denied.label());
+        listener.denied(Some(asker.client), denied.label());
         return match dialect {
-            Dialect::Http => plain(&head.method, answer::refusal(StatusCode::UNAUTHORIZED)),
+            Dialect::Http => plain(&head.method, answer::denial(gate.refusal(denied))),
             _ => grpc(Answer::refusal(denied.status())),
         };
     }

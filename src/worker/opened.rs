@@ -8,7 +8,7 @@ use tokio_rustls::server::TlsStream;
 use crate::{
     net::{Protocol, Rewound, sniff, sniff_after},
     relay::Listener,
-    tls::{Accepted, Handshakes, Session},
+    tls::{Accepted, CertificateDer, Handshakes, Session},
 };
 
 /// A connection of which it is known what it speaks.
@@ -21,7 +21,10 @@ pub(super) enum Opened {
         first: Vec<u8>,
     },
     Http1(Rewound<TcpStream>),
-    Http1OverTls(Rewound<Box<TlsStream<TcpStream>>>),
+    Http1OverTls {
+        stream: Rewound<Box<TlsStream<TcpStream>>>,
+        certificate: Option<CertificateDer<'static>>,
+    },
 }
 
 impl Opened {
@@ -48,7 +51,11 @@ impl Opened {
             },
         };
         Ok(match sniff(stream).await? {
-            (Protocol::Http1, stream) => Self::Http1OverTls(stream),
+            (Protocol::Http1, stream) => {
+                let certificates = stream.inner().get_ref().1.peer_certificates();
+                let certificate = certificates.and_then(|it| it.first()).cloned();
+                Self::Http1OverTls { stream, certificate }
+            }
             (Protocol::Http2, stream) => {
                 let (stream, mut first) = stream.into_parts();
                 let (socket, connection) = stream.into_inner();

@@ -1,5 +1,8 @@
 //! Who may call, and for which tenant.
 
+mod jwt;
+mod mtls;
+
 use std::{
     fs,
     net::SocketAddr,
@@ -8,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use http::{HeaderMap, StatusCode};
+use http::{HeaderMap, Request, StatusCode};
 use serde_json::json;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -183,6 +186,8 @@ async fn routes_see_the_tenant_that_was_proved() {
     proxy.stop().await;
 }
 
+const CHALLENGE: &str = "www-authenticate: bearer realm=\"upbeat\", basic realm=\"upbeat\"";
+
 async fn check(proxy: &Proxy, path: &str, metadata: &HeaderMap) -> i32 {
     let mut channel = Channel::new(proxy.address("otlp"), None, Duration::from_secs(5));
     let reply = channel.unary(path, metadata, bytes::Bytes::from_static(&[0; 5])).await.unwrap();
@@ -218,10 +223,18 @@ async fn health_checks_need_no_credentials_unless_they_are_to() {
         for path in ["/", "/healthz", CHECK] {
             let reply = http1(proxy, &format!("GET {path}")).await;
             assert!(reply.starts_with(&format!("HTTP/1.1 {code}")), "{path}: {reply}");
+            let asked = reply.to_ascii_lowercase().contains(CHALLENGE);
+            assert_eq!(asked, code == "401", "{path}: {reply}");
         }
         assert!(http1(proxy, "GET /livez").await.starts_with("HTTP/1.1 200"));
     }
     assert_eq!(denied(&closed, "no_credentials").await, 6.0);
+    let mut caller = Caller::connect(closed.address("otlp")).await;
+    let get = Request::get(format!("http://{}/healthz", closed.address("otlp")));
+    let response = caller.send(get.body(()).unwrap(), true).await.unwrap().response.await.unwrap();
+    assert_eq!(response.status(), 401);
+    let asked = response.headers()["www-authenticate"].to_str().unwrap();
+    assert!(CHALLENGE.ends_with(&asked.to_ascii_lowercase()), "{asked}");
     open.stop().await;
     closed.stop().await;
 }

@@ -5,6 +5,7 @@ pub(crate) mod certs;
 pub(crate) mod echo;
 pub(crate) mod endpoint;
 pub(crate) mod frames;
+pub(crate) mod issuer;
 pub(crate) mod names;
 pub(crate) mod program;
 pub(crate) mod proxy;

@@ -1,11 +1,15 @@
-//! Files of tokens and users. What is wrong with one is told by the number of the entry, since its
-//! text may be a secret.
+//! Files of tokens, of users and of keys. What is wrong with one is told by the number of the
+//! entry, since its text may be a secret.
 
 use serde_yaml::{Mapping, Value};
 
 use super::{
-    super::{Problem, checked::CredentialsFile, environment::substitute},
-    Credentials, Password,
+    super::{
+        Problem,
+        checked::{CredentialsFile, Kept},
+        environment::substitute,
+    },
+    Credentials, Jwks, Password,
 };
 
 impl CredentialsFile {
@@ -20,6 +24,15 @@ impl CredentialsFile {
             Ok(text) => text,
             Err(problem) => return vec![problem],
         };
+        if self.kept == Kept::Keys {
+            return match Jwks::parse(text.as_bytes()) {
+                Ok(keys) => {
+                    known.keys = Some(keys);
+                    Vec::new()
+                }
+                Err(words) => vec![problem(words)],
+            };
+        }
         let (text, unset) = substitute(&text, environment);
         if let Some(unset) = unset.first() {
             let line = unset.line.unwrap_or_default();
@@ -36,9 +49,9 @@ impl CredentialsFile {
             }
         };
         let entries = entries.iter().zip(1..).filter_map(|((key, value), number)| {
-            let added = match self.users {
-                true => user(known, key, value),
-                false => token(known, key, value),
+            let added = match self.kept {
+                Kept::Users => user(known, key, value),
+                _ => token(known, key, value),
             };
             added.err().map(|words| problem(format!("entry {number}: {words}")))
         });
@@ -83,12 +96,13 @@ fn user(known: &mut Credentials, user: &Value, keys: &Value) -> Result<(), &'sta
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{super::hash, *};
 
     fn read(name: &str, users: bool, text: &str) -> (Credentials, Vec<String>) {
         let path = std::env::temp_dir().join(format!("upbeat-{}-{name}", std::process::id()));
         std::fs::write(&path, text).unwrap();
-        let file = CredentialsFile { path: path.clone(), users, key: ("k".to_owned(), Some(3)) };
+        let kept = if users { Kept::Users } else { Kept::Tokens };
+        let file = CredentialsFile { path: path.clone(), kept, key: ("k".to_owned(), Some(3)) };
         let mut known = Credentials::default();
         let environment = |name: &str| (name == "T").then(|| "from-environment".to_owned());
         let problems = file.read(&mut known, environment);
@@ -102,7 +116,7 @@ mod tests {
         let (known, problems) = read("tokens", false, "\"${T}\": a\nplain: b\n");
         assert_eq!(problems, Vec::<String>::new());
         assert_eq!(
-            (known.token(b"from-environment"), known.token(b"plain")),
+            (known.token(&hash(b"from-environment")), known.token(&hash(b"plain"))),
             (Some("a"), Some("b"))
         );
         let (known, problems) = read("users", true, "ann: { password: '${T}', tenant: a }\n");

@@ -51,13 +51,13 @@ impl fmt::Debug for Tokens {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{super::super::checked::Kept, *};
 
     fn read(name: &str, text: &str) -> (Tokens, Vec<String>) {
         let path = std::env::temp_dir().join(format!("upbeat-{}-{name}", std::process::id()));
         std::fs::write(&path, text).unwrap();
         let key = ("k".to_owned(), Some(3));
-        let file = CredentialsFile { path: path.clone(), users: false, key };
+        let file = CredentialsFile { path: path.clone(), kept: Kept::Tokens, key };
         let mut tokens = Tokens::default();
         let problems = tokens.read(&file);
         std::fs::remove_file(&path).unwrap();

@@ -1,6 +1,6 @@
 //! Who may call, as the YAML has it.
 
-use std::{borrow::Cow, fmt, path::PathBuf};
+use std::{borrow::Cow, fmt, path::PathBuf, time::Duration};
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{
@@ -17,8 +17,14 @@ pub(in crate::config) struct Auth {
     pub(in crate::config) bearer: Option<Bearer>,
     /// `authorization: Basic` with a user and a password. Default: not taken.
     pub(in crate::config) basic: Option<Basic>,
-    /// Whether `authorization` is passed on to endpoints. Default: false.
-    pub(in crate::config) forward_credentials: bool,
+    /// `authorization: Bearer` with a token that an issuer has signed. Default: not taken.
+    pub(in crate::config) jwt: Option<Jwt>,
+    /// The certificate that a client shows in its TLS handshake, for calls without `authorization`.
+    /// Default: not asked.
+    pub(in crate::config) mtls: Option<Mtls>,
+    /// Whether `authorization` is passed on to endpoints. Default: false, but true where only
+    /// `mtls` is there, since nobody looks at it then.
+    pub(in crate::config) forward_credentials: Option<bool>,
     /// Whether health checks, but for `/livez`, and reflection need credentials too. Default:
     /// false, since load balancers have none.
     pub(in crate::config) health: bool,
@@ -67,6 +73,72 @@ pub(in crate::config) struct User {
     /// The password's SHA-256 in hexadecimal digits: for long random ones, since short ones are
     /// soon guessed from it.
     pub(in crate::config) sha256: Option<Secret>,
+    /// Required.
+    pub(in crate::config) tenant: String,
+}
+
+/// Tokens that an issuer has signed (RFC 7519), by RSA, EC on P-256 or P-384, or Ed25519, and as
+/// the key says, where it does. They must have an `exp`; an `nbf` counts too.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(in crate::config) struct Jwt {
+    /// The issuer's keys (RFC 7517). Exactly one of this and `jwks_url`. Read as `tokens_file` is.
+    pub(in crate::config) jwks_file: Option<PathBuf>,
+    /// Whence the keys are fetched: `https`, or `http` from this machine, such as
+    /// `http://127.0.0.1:8080/keys`. Until they came once, such calls end with 14; after that the
+    /// last ones stay for as long as no others can be had.
+    pub(in crate::config) jwks_url: Option<String>,
+    /// How often they are fetched; once more where a token names a key that is not among them, but
+    /// not within 30s. Default: 5m.
+    #[serde(with = "humantime_serde")]
+    #[schemars(with = "String")]
+    pub(in crate::config) refresh_interval: Duration,
+    /// Whom the certificate behind `jwks_url` must be from, in PEM. Default: whom the system
+    /// trusts.
+    pub(in crate::config) ca_file: Option<PathBuf>,
+    /// What `iss` must be. Required.
+    pub(in crate::config) issuer: Option<String>,
+    /// Of which `aud` must have one. Required.
+    pub(in crate::config) audience: Vec<String>,
+    /// The claim that says the tenant. A token without it ends with 7. Default: `tenant`.
+    pub(in crate::config) tenant_claim: String,
+    /// How far the issuer's clock may be from this one. Default: 30s.
+    #[serde(with = "humantime_serde")]
+    #[schemars(with = "String")]
+    pub(in crate::config) leeway: Duration,
+}
+
+impl Default for Jwt {
+    fn default() -> Self {
+        Self {
+            jwks_file: None,
+            jwks_url: None,
+            refresh_interval: Duration::from_secs(300),
+            ca_file: None,
+            issuer: None,
+            audience: Vec::new(),
+            tenant_claim: "tenant".to_owned(),
+            leeway: Duration::from_secs(30),
+        }
+    }
+}
+
+/// Clients that are known by their certificates, which must be from the listener's
+/// `tls.client_ca_file`. A call of any other one ends with 7.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(in crate::config) struct Mtls {
+    /// Whom a certificate may name; the first one that fits counts. At least one.
+    pub(in crate::config) identities: Vec<Identity>,
+}
+
+/// A name in certificates and its tenant.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(in crate::config) struct Identity {
+    /// A subject alternative name: a URI such as `spiffe://prod/ns/a/sa/agent`, one that ends in a
+    /// `*` behind a `/` for all below it, or a whole DNS name. Required.
+    pub(in crate::config) san: String,
     /// Required.
     pub(in crate::config) tenant: String,
 }

@@ -1,7 +1,11 @@
 //! The rules of the administrative server.
 
 use super::{
-    super::{checked::Admin, credentials::Tokens, document},
+    super::{
+        checked::{Admin, Kept},
+        credentials::Tokens,
+        document,
+    },
     Checker, within,
 };
 
@@ -34,7 +38,7 @@ impl Checker<'_> {
             );
         }
         let token_file =
-            token_file.map(|path| self.file("admin.token_file".to_owned(), path, false));
+            token_file.map(|path| self.file("admin.token_file".to_owned(), path, Kept::Tokens));
         Admin { address, tls, tokens: proves.then_some(known), token_file }
     }
 }

@@ -1,8 +1,10 @@
 //! The rules of who may call.
 
+use std::path::PathBuf;
+
 use super::{
     super::{
-        checked::{Auth, CredentialsFile, Tenants},
+        checked::{Auth, CredentialsFile, Kept, ListenerTls, Tenants},
         credentials::{Credentials, Password, check_tenant},
         document,
     },
@@ -10,13 +12,21 @@ use super::{
 };
 
 impl Checker<'_> {
-    /// What calls must prove; `path` is that of `auth`.
-    pub(super) fn auth(&mut self, path: &str, raw: document::Auth) -> Auth {
-        if raw.bearer.is_none() && raw.basic.is_none() {
-            self.problem(path, "bearer or basic is required: without them nobody could call");
+    /// What calls must prove; `path` is that of `auth`, and `tls` is the listener's.
+    pub(super) fn auth(
+        &mut self,
+        path: &str,
+        raw: document::Auth,
+        tls: Option<&ListenerTls>,
+    ) -> Auth {
+        let bearer = raw.bearer.is_some() || raw.jwt.is_some();
+        let basic = raw.basic.is_some();
+        if !bearer && !basic && raw.mtls.is_none() {
+            let words = "one of bearer, basic, jwt and mtls is required: nobody could call";
+            self.problem(path, words);
         }
-        let mut auth =
-            Auth { forward: raw.forward_credentials, health: raw.health, ..Auth::default() };
+        let forward = raw.forward_credentials.unwrap_or(!bearer && !basic);
+        let mut auth = Auth { bearer, basic, forward, health: raw.health, ..Auth::default() };
         if let Some(bearer) = raw.bearer {
             let path = format!("{path}.bearer");
             if bearer.tokens_file.is_none() && bearer.tokens.is_empty() {
@@ -27,7 +37,7 @@ impl Checker<'_> {
                 self.added(&format!("{path}.tokens[{index}]"), added);
             }
             let path = format!("{path}.tokens_file");
-            auth.files.extend(bearer.tokens_file.map(|file| self.file(path, file, false)));
+            auth.files.extend(bearer.tokens_file.map(|file| self.file(path, file, Kept::Tokens)));
         }
         if let Some(basic) = raw.basic {
             let path = format!("{path}.basic");
@@ -39,9 +49,37 @@ impl Checker<'_> {
                 self.added(&format!("{path}.users[{index}]"), added);
             }
             let path = format!("{path}.users_file");
-            auth.files.extend(basic.users_file.map(|file| self.file(path, file, true)));
+            auth.files.extend(basic.users_file.map(|file| self.file(path, file, Kept::Users)));
+        }
+        if let Some(jwt) = raw.jwt {
+            self.jwt(format!("{path}.jwt"), jwt, &mut auth);
+        }
+        if let Some(mtls) = raw.mtls {
+            self.mtls(&format!("{path}.mtls"), mtls, tls, &mut auth);
         }
         auth
+    }
+
+    fn mtls(
+        &mut self,
+        path: &str,
+        raw: document::Mtls,
+        tls: Option<&ListenerTls>,
+        auth: &mut Auth,
+    ) {
+        if raw.identities.is_empty() {
+            let words = "is required: who is known, such as [{ san: a.test, tenant: team-a }]";
+            self.problem(&format!("{path}.identities"), words);
+        }
+        for (index, it) in raw.identities.into_iter().enumerate() {
+            let added = auth.credentials.add_identity(&it.san, &it.tenant);
+            self.added(&format!("{path}.identities[{index}]"), added);
+        }
+        if tls.is_none_or(|tls| tls.clients.is_none()) {
+            let words = "needs tls.client_ca_file on this listener, and no client_auth: none: \
+                clients show a certificate only where they are asked for one";
+            self.problem(path, words);
+        }
     }
 
     pub(super) fn added(&mut self, path: &str, added: Result<(), &'static str>) {
@@ -50,14 +88,9 @@ impl Checker<'_> {
         }
     }
 
-    pub(super) fn file(
-        &self,
-        key: String,
-        path: std::path::PathBuf,
-        users: bool,
-    ) -> CredentialsFile {
+    pub(super) fn file(&self, key: String, path: PathBuf, kept: Kept) -> CredentialsFile {
         let line = self.lines.problem(&key, String::new()).line;
-        CredentialsFile { path, users, key: (key, line) }
+        CredentialsFile { path, kept, key: (key, line) }
     }
 
     /// Which tenants are taken; `path` is that of `tenant`.

@@ -38,7 +38,8 @@ impl Checker<'_> {
                 self.upstream_named(&format!("{path}.upstream"), name, upstreams);
             }
             let tls = raw.tls.map(|raw| self.listener_tls(format!("{path}.tls"), raw));
-            let auth = raw.auth.map(|raw| self.auth(&format!("{path}.auth"), raw));
+            let auth = raw.auth;
+            let auth = auth.map(|raw| self.auth(&format!("{path}.auth"), raw, tls.as_ref()));
             let tenants =
                 raw.tenant.map(|raw| self.tenants(&format!("{path}.tenant"), raw, auth.is_some()));
             self.limits_per(&format!("{path}.limits_per"), &raw.limits_per);

@@ -71,8 +71,7 @@ async fn stapled(address: SocketAddr, name: &'static str) -> Vec<u8> {
     let stream = TcpStream::connect(address).await.unwrap();
     let name = ServerName::try_from(name).unwrap();
     TlsConnector::from(Arc::new(config)).connect(name, stream).await.unwrap();
-    let response = keeper.0.lock().unwrap().clone();
-    response
+    keeper.0.lock().unwrap().clone()
 }
 
 /// Successful, with nothing in it; whoever reads it minds that, and not who sends it.
