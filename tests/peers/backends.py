@@ -26,7 +26,8 @@ LARGE = [("grpc.max_receive_message_length", 64 << 20), ("grpc.max_send_message_
 
 class Backend:
     """A distributor: receives traces, tells its health, and echoes bytes in every call shape.
-    `services` leaves some of that out; with `tenant` it wants to know the tenant, as Tempo does."""
+    `services` leaves some of that out; with `tenant` it wants to know the tenant, as Tempo does;
+    with `credentials` it speaks TLS."""
 
     def __init__(
         self,
@@ -34,8 +35,10 @@ class Backend:
         services: tuple[str, ...] = ("traces", "health", "echo"),
         tenant: bool = False,
         takes: float = 0,
+        credentials: grpc.ServerCredentials | None = None,
     ):
         self.services = services
+        self.credentials = credentials
         self.tenant = tenant
         # How long an Export takes, in seconds.
         self.takes = takes
@@ -68,8 +71,11 @@ class Backend:
         self.server.stop(grace).wait()
 
     def _bind(self) -> int:
+        address = f"127.0.0.1:{self.port}"
         try:
-            return self.server.add_insecure_port(f"127.0.0.1:{self.port}")
+            if self.credentials:
+                return self.server.add_secure_port(address, self.credentials)
+            return self.server.add_insecure_port(address)
         except RuntimeError:
             return 0
 
@@ -184,10 +190,19 @@ def unused_port() -> int:
         return unused.getsockname()[1]
 
 
-def channel(stack: ExitStack, address: str) -> grpc.Channel:
-    """A connection of its own, without retries that would hide a failure."""
+def channel(
+    stack: ExitStack,
+    address: str,
+    credentials: grpc.ChannelCredentials | None = None,
+    name: str = "localhost",
+) -> grpc.Channel:
+    """A connection of its own, without retries that would hide a failure; with `credentials` under
+    TLS, to a server whose certificate has `name`."""
     options = [("grpc.use_local_subchannel_pool", 1), ("grpc.enable_retries", 0), *LARGE]
-    return stack.enter_context(grpc.insecure_channel(address, options=options))
+    if not credentials:
+        return stack.enter_context(grpc.insecure_channel(address, options=options))
+    options.append(("grpc.ssl_target_name_override", name))
+    return stack.enter_context(grpc.secure_channel(address, credentials, options=options))
 
 
 def export(on: grpc.Channel, span: str = "span", call: str = "", timeout: float = 10) -> None:

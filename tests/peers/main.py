@@ -22,6 +22,7 @@ from cases import (
     probes,
     reflection,
     restarts,
+    tls_clients,
 )
 from suite import CASES, FOLLOWED, HERE, RESTARTED, Case, World
 
@@ -35,6 +36,7 @@ MODULES = (
     balancers,
     fleets,
     clients,
+    tls_clients,
     probers,
     drain,
     conformance,
