@@ -23,6 +23,7 @@ from cases import (
     reflection,
     restarts,
     tls_clients,
+    tls_upstreams,
 )
 from suite import CASES, FOLLOWED, HERE, RESTARTED, Case, World
 
@@ -37,6 +38,7 @@ MODULES = (
     fleets,
     clients,
     tls_clients,
+    tls_upstreams,
     probers,
     drain,
     conformance,

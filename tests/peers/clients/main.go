@@ -8,7 +8,7 @@
 //	                                   20 ms; a line for the code of each
 //	grpc-go kubelet ADDRESS [SERVICE]  as the kubelet's grpc probe; exit code 1 is a failure
 //	grpc-go traefik ADDRESS            as Traefik's gRPC health check; the same
-//	grpc-go serve PORT JOURNAL         a backend to be restarted, see serve.go
+//	grpc-go serve PORT JOURNAL ...     a backend to be restarted, or one with TLS, see serve.go
 package main
 
 import (

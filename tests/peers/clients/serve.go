@@ -2,6 +2,9 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -10,6 +13,9 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/health"
+	"google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/protobuf/types/known/emptypb"
 )
@@ -19,7 +25,8 @@ const takes = 2 * time.Millisecond
 
 // serve receives traces as Tempo does, by grpc-go, and notes in its journal each call that it
 // begins, by + and its x-call, and that it has finished, by -. On SIGTERM it stops gracefully, at
-// once and without a warning, as otlpreceiver does.
+// once and without a warning, as otlpreceiver does. With the files of a certificate, its key and an
+// authority it speaks TLS, and wants certificates of that authority.
 func serve(port string, others []string) error {
 	if len(others) == 0 {
 		return fmt.Errorf("usage: grpc-go serve PORT JOURNAL")
@@ -45,7 +52,12 @@ func serve(port string, others []string) error {
 		note(ctx, "-")
 		return &emptypb.Empty{}, nil
 	}
-	server := grpc.NewServer()
+	options, err := secured(others[1:])
+	if err != nil {
+		return err
+	}
+	server := grpc.NewServer(options...)
+	grpc_health_v1.RegisterHealthServer(server, health.NewServer())
 	server.RegisterService(&grpc.ServiceDesc{
 		ServiceName: "opentelemetry.proto.collector.trace.v1.TraceService",
 		HandlerType: (*any)(nil),
@@ -62,4 +74,28 @@ func serve(port string, others []string) error {
 		server.GracefulStop()
 	}()
 	return server.Serve(listener)
+}
+
+// secured are the options of a server that speaks TLS; GRACE CERT KEY CA.
+func secured(arguments []string) ([]grpc.ServerOption, error) {
+	if len(arguments) < 4 {
+		return nil, nil
+	}
+	own, err := tls.LoadX509KeyPair(arguments[1], arguments[2])
+	if err != nil {
+		return nil, err
+	}
+	authority, err := os.ReadFile(arguments[3])
+	if err != nil {
+		return nil, err
+	}
+	clients := x509.NewCertPool()
+	if !clients.AppendCertsFromPEM(authority) {
+		return nil, errors.New("no certificate in " + arguments[3])
+	}
+	return []grpc.ServerOption{grpc.Creds(credentials.NewTLS(&tls.Config{
+		Certificates: []tls.Certificate{own},
+		ClientCAs:    clients,
+		ClientAuth:   tls.RequireAndVerifyClientCert,
+	}))}, nil
 }
