@@ -47,12 +47,12 @@ def exports_by(client: grpc.Channel) -> Callable[[int], list[str]]:
     return lambda count: [export_code(client, call="front") for _ in range(count)]
 
 
-def haproxy(world: World, addresses: list[str], check: str = "") -> Front:
-    """HAProxy, checking by the lines `check`, over HTTP/2."""
+def haproxy(world: World, addresses: list[str], check: str = "", options: str = "") -> Front:
+    """HAProxy, checking by the lines `check`, over HTTP/2, its servers with more `options`."""
     address = f"127.0.0.1:{unused_port()}"
     control = world.directory / "haproxy.sock"
     often = f"check inter {INTERVAL * 1000:.0f}ms fall 2 rise 2" if check else ""
-    servers = "\n    ".join(f"server {it} {it} proto h2 {often}" for it in addresses)
+    servers = "\n    ".join(f"server {it} {it} proto h2 {often} {options}" for it in addresses)
     process = run_haproxy(
         world,
         f"""
@@ -213,9 +213,9 @@ def ask(address: str, path: str) -> dict[str, Any]:
         return json.load(reply)
 
 
-def nginx(world: World, addresses: list[str]) -> Front:
+def nginx(world: World, addresses: list[str], tls: str = "") -> Front:
     """nginx, which checks nobody: it leaves out for a second what it could not connect to. It keeps
-    connections, as it mostly is told to."""
+    connections, as it mostly is told to. With lines for `tls` it speaks that."""
     address = f"127.0.0.1:{unused_port()}"
     here = world.directory
     temporary = "\n".join(
@@ -241,7 +241,8 @@ http {{
     server {{
         listen {address} http2;
         location / {{
-            grpc_pass grpc://upbeat;
+            grpc_pass {"grpcs" if tls else "grpc"}://upbeat;
+            {tls}
             grpc_next_upstream error timeout http_503;
         }}
     }}
@@ -252,13 +253,21 @@ http {{
     return listening(world, address, dict)
 
 
-def caddy(world: World, addresses: list[str], checked: bool = True) -> Front:
-    """Caddy, checking by GET /healthz over HTTP/2."""
+def caddy(
+    world: World,
+    addresses: list[str],
+    checked: bool = True,
+    tls: dict[str, Any] | None = None,
+) -> Front:
+    """Caddy, checking by GET /healthz over HTTP/2; with the section `tls` it speaks that."""
     address = f"127.0.0.1:{unused_port()}"
     often = {"interval": f"{INTERVAL}s", "timeout": "1s", "fails": 2, "passes": 2}
     proxy = {
         "handler": "reverse_proxy",
-        "transport": {"protocol": "http", "versions": ["h2c"]},
+        "transport": {
+            "protocol": "http",
+            **({"versions": ["2"], "tls": tls} if tls else {"versions": ["h2c"]}),
+        },
         "load_balancing": {"selection_policy": {"policy": "round_robin"}},
         "health_checks": {"active": {"uri": "/healthz", **often}} if checked else {},
         "upstreams": [{"dial": it} for it in addresses],

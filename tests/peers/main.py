@@ -22,6 +22,7 @@ from cases import (
     probes,
     reflection,
     restarts,
+    tls_balancers,
     tls_clients,
     tls_upstreams,
 )
@@ -37,6 +38,7 @@ MODULES = (
     balancers,
     fleets,
     clients,
+    tls_balancers,
     tls_clients,
     tls_upstreams,
     probers,

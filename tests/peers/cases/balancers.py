@@ -15,11 +15,17 @@ from suite import CHECK, TRACES, Proxy, World, case, configuration, equal, event
 States = Callable[[], set[str]]
 
 
-def takes_out_and_back(world: World, start: Callable[[World, Proxy], States]) -> None:
-    """Holds a balancer to the backend's life, and to the end of the proxy's."""
+def takes_out_and_back(
+    world: World,
+    start: Callable[[World, Proxy], States],
+    prepared: Callable[[dict[str, Any]], dict[str, Any]] = dict,
+) -> None:
+    """Holds a balancer to the backend's life, and to the end of the proxy's, whose configuration is
+    `prepared`."""
     backend = Backend(world)
     drain = {"delay": "5s", "timeout": "5s"}
-    proxy = world.proxy(configuration([backend.address], drain=drain)).wait_until("SERVING")
+    whole = prepared(configuration([backend.address], drain=drain))
+    proxy = world.proxy(whole).wait_until("SERVING")
     states = start(world, proxy)
     sees(states, HEALTHY)
     backend.stop()
@@ -74,10 +80,13 @@ def haproxy_http2(world: World) -> None:
     takes_out_and_back(world, lambda world, proxy: haproxy(world, proxy, "proto h2"))
 
 
-def envoy_states(world: World, proxy: Proxy, checks: dict[str, dict[str, Any]]) -> States:
+def envoy_states(
+    world: World, proxy: Proxy, checks: dict[str, dict[str, Any]], **options: Any
+) -> States:
     """Envoy with one cluster for each check, each of all of the proxy's listeners."""
     addresses = list(proxy.addresses.values())
-    admin = run_envoy(world, [cluster(name, addresses, it) for name, it in checks.items()])
+    clusters = [{**cluster(name, addresses, it), **options} for name, it in checks.items()]
+    admin = run_envoy(world, clusters)
 
     def states() -> set[str]:
         seen = envoy_hosts(admin)
