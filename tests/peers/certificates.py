@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import grpc
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
@@ -16,6 +16,7 @@ from suite import World
 
 # Of a client, as a service mesh names it.
 SPIFFE = "spiffe://cluster.local/ns/tempo/sa/collector"
+CURVE = ec.SECP256R1()
 
 
 class Pair(NamedTuple):
@@ -39,7 +40,7 @@ class Authority:
     def __init__(self, world: World, name: str = "ca"):
         self.world, self.name = world, name
         self.issued = 0
-        self.key = ec.generate_private_key(ec.SECP256R1())
+        self.key = ec.generate_private_key(CURVE)
         self.subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
         usage = x509.KeyUsage(
             digital_signature=True,
@@ -58,10 +59,10 @@ class Authority:
         # What those who trust it are given.
         self.file = world.file(f"{name}.pem", signed.public_bytes(Encoding.PEM))
 
-    def pair(self, *names: str, expired: bool = False) -> Pair:
+    def pair(self, *names: str, expired: bool = False, by_rsa: bool = False) -> Pair:
         """One for names, IP addresses and URIs."""
         self.issued += 1
-        key = ec.generate_private_key(ec.SECP256R1())
+        key = rsa.generate_private_key(65537, 2048) if by_rsa else ec.generate_private_key(CURVE)
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, names[0][:64])])
         own = x509.SubjectAlternativeName([_name(it) for it in names])
         usage = [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]

@@ -1,5 +1,5 @@
 """Clients under TLS, with certificates of their own and without: each calls through the proxy where
-it shows the right one and trusts the proxy's, and is refused else, before any backend is touched."""
+it shows the right one and trusts the proxy's, else it is refused before a backend is touched."""
 
 import os
 from collections.abc import Callable
