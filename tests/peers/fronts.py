@@ -190,6 +190,8 @@ def cluster(name: str, addresses: list[str], check: dict[str, Any]) -> dict[str,
 def run_envoy(world: World, clusters: list[dict[str, Any]], listeners: list | None = None) -> str:
     """Starts Envoy, and returns its admin's address."""
     port_file = world.directory / "envoy.admin"
+    # That of another one.
+    port_file.unlink(missing_ok=True)
     anywhere = {"socket_address": {"address": "127.0.0.1", "port_value": 0}}
     resources = {"clusters": clusters, "listeners": listeners or []}
     file = world.file(
