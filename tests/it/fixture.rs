@@ -30,6 +30,12 @@ pub(crate) async fn eventually<F: Future<Output = bool>>(what: &str, condition: 
     }
 }
 
+/// Bytes of this process in memory.
+pub(crate) fn resident() -> usize {
+    let pages = std::fs::read_to_string("/proc/self/statm").unwrap();
+    pages.split(' ').nth(1).unwrap().parse::<usize>().unwrap() * 4096
+}
+
 /// An address that refuses connections, for as long as the test binary runs: it is bound, so that
 /// nobody else gets it, and nobody listens.
 pub(crate) fn refusing() -> SocketAddr {

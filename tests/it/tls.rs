@@ -2,6 +2,7 @@
 
 mod reload;
 mod stapling;
+mod swaps;
 mod upstream;
 
 use std::{net::SocketAddr, sync::atomic::Ordering::SeqCst, time::Duration};

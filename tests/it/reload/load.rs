@@ -1,11 +1,8 @@
 //! Many of them, while calls go on.
 
-use std::{
-    fs,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst},
-    },
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst},
 };
 
 use tokio::task::JoinSet;
@@ -14,14 +11,8 @@ use super::{ANY, Live, MESSAGE, UNARY, config};
 use crate::fixture::{
     caller::{Caller, get},
     echo::Echo,
-    eventually, refusing,
+    eventually, refusing, resident,
 };
-
-/// Bytes of this process in memory.
-fn resident() -> usize {
-    let pages = fs::read_to_string("/proc/self/statm").unwrap();
-    pages.split(' ').nth(1).unwrap().parse::<usize>().unwrap() * 4096
-}
 
 /// 300 of them, or as many as `RELOADS` says.
 #[tokio::test]
