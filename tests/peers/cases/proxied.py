@@ -90,9 +90,9 @@ def haproxy_sends(world: World) -> None:
 @case("HAProxy, by send-proxy-v2 and then TLS, says who the client is; nobody else can")
 def haproxy_tls(world: World) -> None:
     ca = Authority(world)
-    options = f"send-proxy-v2 ssl verify required ca-file {ca.file} sni str(localhost) check-alpn http/1.1"
+    options = f"send-proxy-v2 ssl verify required ca-file {ca.file} sni str(localhost)"
     tls = ca.pair("localhost").files()
-    tells(world, lambda world, at: haproxy(world, at, options), tls=tls)
+    tells(world, lambda world, at: haproxy(world, at, f"{options} check-alpn http/1.1"), tls=tls)
 
 
 @case("nginx's stream module, by proxy_protocol, says who the client is; nobody else can")
