@@ -3,6 +3,7 @@
 
 use std::{
     future::{pending, poll_fn},
+    io::ErrorKind,
     mem::take,
     net::SocketAddr,
     time::Duration,
@@ -212,7 +213,12 @@ async fn read(response: http::Response<h2::RecvStream>) -> Result<Reply, Failure
 /// An HTTP/2 error in words.
 pub(super) fn explain(error: h2::Error) -> Failure {
     if let Some(io) = error.get_io() {
-        return Failure::Rpc(format!("connection lost: {}", io.kind()));
+        let why = match io.get_ref() {
+            // What TLS says, such as that a certificate is wanted.
+            Some(words) if io.kind() == ErrorKind::InvalidData => words.to_string(),
+            _ => io.kind().to_string(),
+        };
+        return Failure::Rpc(format!("connection lost: {why}"));
     }
     match error.reason() {
         Some(reason) if error.is_remote() && error.is_go_away() => {
@@ -227,3 +233,57 @@ pub(super) fn explain(error: h2::Error) -> Failure {
 const USER_AGENT: &str = concat!("upbeat/", env!("CARGO_PKG_VERSION"));
 const MAX_REPLY: usize = 64 << 10;
 const MAX_HEADER_LIST: u32 = 64 << 10;
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        io,
+        pin::Pin,
+        task::{Context, Poll},
+    };
+
+    use rustls::{AlertDescription, Error};
+    use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+    use super::*;
+
+    /// A connection whose peer says under TLS that it wants a certificate, and no more.
+    struct Refused;
+
+    impl AsyncRead for Refused {
+        fn poll_read(
+            self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            _: &mut ReadBuf<'_>,
+        ) -> Poll<io::Result<()>> {
+            let alert = Error::AlertReceived(AlertDescription::CertificateRequired);
+            Poll::Ready(Err(io::Error::new(ErrorKind::InvalidData, alert)))
+        }
+    }
+
+    impl AsyncWrite for Refused {
+        fn poll_write(
+            self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            bytes: &[u8],
+        ) -> Poll<io::Result<usize>> {
+            Poll::Ready(Ok(bytes.len()))
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    #[tokio::test]
+    async fn what_tls_says_at_the_end_is_told() {
+        let (_sender, connection) = h2::client::handshake(Refused).await.unwrap();
+        let failure = explain(connection.await.unwrap_err());
+        let words = "connection lost: received fatal alert: CertificateRequired";
+        assert!(matches!(&failure, Failure::Rpc(it) if it.contains(words)), "{failure:?}");
+    }
+}

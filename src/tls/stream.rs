@@ -3,7 +3,7 @@
 use std::{
     io,
     pin::Pin,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
 };
 
 use tokio::{
@@ -52,14 +52,20 @@ impl AsyncWrite for Stream {
     ) -> Poll<io::Result<usize>> {
         match self.get_mut() {
             Self::Plain(stream) => Pin::new(stream).poll_write(cx, bytes),
-            Self::Tls(stream) => Pin::new(stream).poll_write(cx, bytes),
+            Self::Tls(stream) => match Pin::new(&mut *stream).poll_write(cx, bytes) {
+                Poll::Ready(Err(error)) => last_words(stream, cx, error).map(Err),
+                written => written,
+            },
         }
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Plain(stream) => Pin::new(stream).poll_flush(cx),
-            Self::Tls(stream) => Pin::new(stream).poll_flush(cx),
+            Self::Tls(stream) => match Pin::new(&mut *stream).poll_flush(cx) {
+                Poll::Ready(Err(error)) => last_words(stream, cx, error).map(Err),
+                flushed => flushed,
+            },
         }
     }
 
@@ -68,5 +74,23 @@ impl AsyncWrite for Stream {
             Self::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
             Self::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
         }
+    }
+}
+
+/// Why nothing more is taken: an alert may be there to be read, such as that of a server which wants
+/// a certificate. With TLS 1.3 it comes after the handshake, and then the server is gone.
+fn last_words(
+    stream: &mut TlsStream<TcpStream>,
+    cx: &mut Context<'_>,
+    error: io::Error,
+) -> Poll<io::Error> {
+    if !matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset) {
+        return Poll::Ready(error);
+    }
+    let mut byte = [0];
+    // What has an end can be read, be it now or when the socket's readiness is known.
+    match ready!(Pin::new(stream).poll_read(cx, &mut ReadBuf::new(&mut byte))) {
+        Err(words) if words.kind() == io::ErrorKind::InvalidData => Poll::Ready(words),
+        _ => Poll::Ready(error),
     }
 }

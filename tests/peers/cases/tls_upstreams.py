@@ -24,13 +24,13 @@ def passes(world: World, backend: Backend, tls: dict[str, Any]) -> None:
     equal(backend.spans, ["otlp", "tempo"])
 
 
-def fails(world: World, address: str, tls: dict[str, Any], *words: str) -> None:
-    """Never SERVING, for a reason with one of these words; calls are told so."""
+def fails(world: World, address: str, tls: dict[str, Any], words: str) -> None:
+    """Never SERVING, for a reason with these words; calls are told so."""
     proxy = calling(world, address, tls)
     for upstream in ("otlp", "tempo"):
         eventually(
             f"{words} in {proxy.reason(upstream)}",
-            lambda upstream=upstream: any(it in proxy.reason(upstream) for it in words),
+            lambda upstream=upstream: words in proxy.reason(upstream),
         )
     equal(export_code(channel(world.stack, proxy["otlp"]), call="refused"), "UNAVAILABLE")
     equal(proxy.serving(), "NOT_SERVING")
@@ -81,9 +81,13 @@ def go(world: World) -> None:
     world.start(BIN / "grpc-go", "serve", address.split(":")[1], journal, "0", *files)
     proxy = calling(world, address, {**trust, **ca.pair(SPIFFE).files()}).wait_until("SERVING")
     export(channel(world.stack, proxy["otlp"]), call="passed")
-    for own in (None, other.pair("upbeat"), ca.pair("upbeat", expired=True)):
+    for own, alert in (
+        (None, "CertificateRequired"),
+        (other.pair("upbeat"), "UnknownCA"),
+        (ca.pair("upbeat", expired=True), "CertificateExpired"),
+    ):
         files = own.files() if own else {}
-        fails(world, address, {**trust, **files}, "connection lost", "alert")
+        fails(world, address, {**trust, **files}, f"received fatal alert: {alert}")
     equal(journal.read_text().split(), ["+passed", "-passed"])
 
 
