@@ -14,6 +14,7 @@ use rustls::{
     sign::CertifiedKey,
 };
 use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
     sync::{Semaphore, SemaphorePermit},
     time::timeout,
@@ -98,18 +99,37 @@ impl Acceptor {
             return self.allow_plain().map(|()| Accepted::Plain(stream));
         }
         let hello = LazyConfigAcceptor::new(rustls::server::Acceptor::default(), stream).await?;
-        let mut accepting = std::pin::pin!(hello.into_stream(Arc::clone(&self.config)));
+        let accepting = hello.into_stream(Arc::clone(&self.config)).into_fallible();
+        let mut accepting = std::pin::pin!(accepting);
         let place = handshakes.place().await;
         // A client that takes its time, which may be on purpose, holds up no other.
-        let stream = match timeout(HELD, accepting.as_mut()).await {
-            Ok(done) => done?,
-            Err(_) => {
-                drop(place);
-                accepting.await?
-            }
+        let held = timeout(HELD, accepting.as_mut()).await;
+        drop(place);
+        let done = match held {
+            Ok(done) => done,
+            Err(_) => accepting.await,
         };
-        Ok(Accepted::Tls(Box::new(stream)))
+        match done {
+            Ok(stream) => Ok(Accepted::Tls(Box::new(stream))),
+            Err((error, stream)) => {
+                _ = timeout(LINGER, leave(stream)).await;
+                Err(error)
+            }
+        }
     }
+}
+
+/// Closes a connection whose client was told why, and has it read that: what it sends meanwhile, as
+/// clients of TLS 1.3 do at once, would end it by a reset if nobody read it.
+async fn leave(mut stream: TcpStream) -> io::Result<()> {
+    stream.shutdown().await?;
+    let mut unread = vec![0; 4096];
+    for _ in 0..PIECES {
+        if stream.read(&mut unread).await? == 0 {
+            break;
+        }
+    }
+    Ok(())
 }
 
 /// A client's connection.
@@ -210,3 +230,6 @@ const HANDSHAKE: u8 = 0x16;
 const IN_FLIGHT: usize = 32;
 /// How long one is counted as such.
 const HELD: Duration = Duration::from_millis(100);
+/// How long a client that was refused has to close, and in how many pieces it may send what for.
+const LINGER: Duration = Duration::from_secs(1);
+const PIECES: usize = 16;

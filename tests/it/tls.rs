@@ -211,6 +211,23 @@ async fn clients_need_a_certificate_where_it_is_required_and_a_good_one_where_it
 }
 
 #[tokio::test]
+async fn a_client_that_is_refused_reads_why_whatever_it_sends_meanwhile() {
+    let (echo, ca) = (Echo::start().await, Authority::new("why", "ca"));
+    let own = files(&ca.pair("localhost"));
+    let proxy = start(echo.address(), &format!("{own}, client_ca_file: {:?}", ca.file())).await;
+    for _ in 0..20 {
+        let mut stream = ca.client(None).connect(proxy.address("tls")).await.unwrap();
+        let preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
+        stream.write_all(preface).await.unwrap();
+        stream.get_ref().0.readable().await.unwrap();
+        stream.write_all(&[0; 9]).await.unwrap();
+        let error = stream.read_u8().await.unwrap_err();
+        assert!(error.to_string().contains("CertificateRequired"), "{error}");
+    }
+    proxy.stop().await;
+}
+
+#[tokio::test]
 async fn clients_that_stall_are_closed_and_hold_nobody_up() {
     let (echo, ca) = (Echo::start().await, Authority::new("stall", "ca"));
     let proxy = start(echo.address(), &files(&ca.pair("localhost"))).await;
