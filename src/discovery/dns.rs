@@ -1,20 +1,15 @@
 //! Endpoints in the DNS: looked up as often as the answers' TTL asks for, within bounds.
 
-use std::{collections::BTreeSet, net::SocketAddr, time::Duration};
+use std::time::Duration;
 
 use tokio::time::{sleep, timeout};
 
-use super::{Found, jittered, resolver::Resolver, system::System};
+use super::{
+    Found, jittered,
+    resolver::{Answer, Resolver},
+    system::System,
+};
 use crate::config;
-
-/// What a look-up found.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Answer {
-    /// At least one.
-    pub(super) addresses: BTreeSet<SocketAddr>,
-    /// For how long that holds; none where it is not said.
-    pub(super) ttl: Option<Duration>,
-}
 
 /// Looks the name up for as long as it is polled.
 pub(super) async fn follow(config: &config::Dns, mut found: Found) {

@@ -21,8 +21,16 @@ use hickory_resolver::{
     },
 };
 
-use super::dns::Answer;
 use crate::config::Family;
+
+/// What a look-up found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Answer {
+    /// At least one.
+    pub(super) addresses: BTreeSet<SocketAddr>,
+    /// For how long that holds; none where it is not said.
+    pub(super) ttl: Option<Duration>,
+}
 
 /// Who is asked.
 pub(super) struct Resolver {

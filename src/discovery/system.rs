@@ -12,10 +12,7 @@ use hickory_resolver::{
 };
 use tokio::task::spawn_blocking;
 
-use super::{
-    dns::Answer,
-    resolver::{Resolver, ip, kinds, parse},
-};
+use super::resolver::{Answer, Resolver, ip, kinds, parse};
 use crate::config::Family;
 
 /// Both files. They are read for each look-up, and taken apart where they have changed, since what
