@@ -19,8 +19,8 @@ pub use self::{
     family::Family,
     labels::{
         AnswerLabels, BytesLabels, CertificateLabels, EjectionLabels, EndpointLabels, HashLabels,
-        ListenerLabels, ProbeLabels, RefusedLabels, ReloadLabels, RequestLabels, RetryLabels,
-        RouteLabels, ServiceLabels, ShedLabels, Text, UpstreamLabels,
+        KeyLabels, ListenerLabels, ProbeLabels, RefusedLabels, ReloadLabels, RequestLabels,
+        RetryLabels, RouteLabels, ServiceLabels, ShedLabels, Text, UpstreamLabels,
     },
 };
 
@@ -51,6 +51,8 @@ pub struct Metrics {
     pub connections_refused: Family<RefusedLabels, Counter>,
     /// Calls and health checks that were turned away for who asked them.
     pub denied: Family<RefusedLabels, Counter>,
+    /// Tenants or client addresses with bounds of their own.
+    pub limited_keys: Family<KeyLabels, Gauge>,
     /// Open connections to an endpoint.
     pub upstream_connections: Family<EndpointLabels, Gauge>,
     /// Connections to an endpoint that could not be made.
@@ -125,6 +127,7 @@ impl Metrics {
             connections_accepted: Family::default(),
             connections_refused: Family::default(),
             denied: Family::default(),
+            limited_keys: Family::default(),
             upstream_connections: Family::default(),
             upstream_connect_failures: Family::default(),
             queued: Family::default(),
@@ -178,6 +181,7 @@ impl Metrics {
             "Client connections closed at once, by the reason"
         );
         add!(metrics.denied, "denied", "Calls turned away for who makes them, by the reason");
+        add!(metrics.limited_keys, "limited_keys", "Clients that are told apart by limits_per");
         add!(
             metrics.upstream_connections,
             "upstream_connections",
@@ -263,6 +267,7 @@ impl Metrics {
         self.connections_accepted.retain(port);
         self.connections_refused.retain(|it| listener(&it.listener));
         self.denied.retain(|it| listener(&it.listener));
+        self.limited_keys.retain(|it| listener(&it.listener));
         self.timeouts.retain(|it| listener(&it.listener) && upstream(&it.upstream));
         self.shed.retain(|it| upstream(&it.upstream));
         self.queued.retain(|it| upstream(&it.upstream));

@@ -58,8 +58,18 @@ pub struct RefusedLabels {
     /// `address` where it is outside `allow`, `per_address` where its address has enough,
     /// `proxy_protocol` where it does not begin as it must. Of a call what is wrong with its
     /// credentials or its tenant: `no_credentials`, `many_credentials`, `bad_credentials`,
-    /// `no_tenant`, `many_tenants`, `other_tenant`; or `tenant_rate`, `address_rate`.
+    /// `no_tenant`, `many_tenants`, `other_tenant`; or what its client has too much of:
+    /// `tenant_rate`, `tenant_bytes`, `tenant_in_flight`, and the same of its `address`.
     pub reason: &'static str,
+}
+
+/// Labels of clients that are told apart.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct KeyLabels {
+    /// The listener's name.
+    pub listener: Text,
+    /// `tenant` or `address`.
+    pub per: &'static str,
 }
 
 /// Labels of a health check that was answered.

@@ -17,8 +17,8 @@ use crate::{
     config,
     grpc::Code,
     metrics::{
-        AnswerLabels, BytesLabels, ListenerLabels, Metrics, RefusedLabels, RequestLabels,
-        RetryLabels, Text,
+        AnswerLabels, BytesLabels, KeyLabels, ListenerLabels, Metrics, RefusedLabels,
+        RequestLabels, RetryLabels, Text,
     },
     route::{self, Candidates, Dialect, Router, Table},
     tls,
@@ -40,8 +40,8 @@ pub struct Listener {
     access: config::Access,
     gate: Option<Gate>,
     /// Of each tenant and of each client address, where these are bounded; looked at behind a gate.
-    pub(super) tenants: Option<Quota>,
-    pub(super) addresses: Option<Quota>,
+    pub(super) tenants: Option<Arc<Quota>>,
+    pub(super) addresses: Option<Arc<Quota>>,
     pub(super) limits: config::Limits,
     pub(super) max_message_size: u64,
     pub(super) metrics: Metrics,
@@ -68,6 +68,10 @@ impl Listener {
             let labels = BytesLabels { listener: name.clone(), direction };
             metrics.bytes.get_or_create(&labels)
         };
+        let quota = |limits, per| {
+            let labels = KeyLabels { listener: name.clone(), per };
+            Arc::new(Quota::new(limits, metrics.limited_keys.get_or_create(&labels)))
+        };
         let named = |name: &str| upstreams.iter().find(|upstream| **upstream.name() == *name);
         let mut targets: Vec<Target> = Vec::new();
         let mut target = |upstream: &str| {
@@ -91,6 +95,8 @@ impl Listener {
             })
             .collect();
         Self {
+            tenants: config.limits_per.tenant.map(|limits| quota(limits, "tenant")),
+            addresses: config.limits_per.address.map(|limits| quota(limits, "address")),
             requested: bytes("request"),
             responded: bytes("response"),
             router: Router::new(&health.paths, config.upstreams().next().is_some())
@@ -103,8 +109,6 @@ impl Listener {
             answers,
             access: config.access.clone(),
             gate: Gate::new(config),
-            tenants: config.limits_per.tenant.map(Quota::new),
-            addresses: config.limits_per.address.map(Quota::new),
             limits: config.limits,
             max_message_size: config.max_message_size,
             metrics: metrics.clone(),

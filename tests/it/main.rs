@@ -30,6 +30,7 @@ mod mutations;
 mod pings;
 mod probe;
 mod queue;
+mod quotas;
 mod reflection;
 mod reload;
 mod retries;
