@@ -65,6 +65,11 @@ impl Listening {
         (self.name.clone(), Arc::clone(&self.socket))
     }
 
+    /// What connections that are accepted now belong to.
+    pub(super) fn listener(&self) -> Arc<Listener> {
+        Arc::clone(&self.listener.borrow())
+    }
+
     /// Has connections that are accepted from now on belong to `listener`.
     pub(super) fn replace(&self, listener: Arc<Listener>) {
         self.listener.send_replace(listener);

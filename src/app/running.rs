@@ -306,6 +306,8 @@ impl Running {
             let answers = answers(&self.reader, it, &config.health);
             answering.push((it.name.clone(), answers.clone()));
             let listener = Listener::new(it, &config.health, &upstreams, answers, &self.metrics);
+            let before = old.as_ref().map(Listening::listener);
+            let listener = listener.following(before.as_deref());
             let listener = Arc::new(listener.with_tls(tls.clone()).until(stop));
             listeners.push(Arc::clone(&listener));
             self.listening.push(match old {

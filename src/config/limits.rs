@@ -152,7 +152,7 @@ pub struct Rate {
 
 /// How much one client may ask of a listener: what is more ends with 8 and a RetryInfo. 10000 tenants
 /// and as many addresses are told apart; any more of them share one count until others are idle.
-/// A reload counts anew.
+/// Counts are kept over a reload that leaves the section as it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct LimitsPer {

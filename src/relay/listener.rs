@@ -122,6 +122,22 @@ impl Listener {
         Self { stop, ..self }
     }
 
+    /// What it counts of clients goes on from where `before` was, so far as their bounds are the
+    /// same: a reload would give each of them a whole burst.
+    pub fn following(mut self, before: Option<&Self>) -> Self {
+        let Some(before) = before else { return self };
+        for (own, old) in
+            [(&mut self.tenants, &before.tenants), (&mut self.addresses, &before.addresses)]
+        {
+            if let (Some(own), Some(old)) = (own, old)
+                && own.limits() == old.limits()
+            {
+                *own = Arc::clone(old);
+            }
+        }
+        self
+    }
+
     /// Its clients speak TLS by `tls`.
     pub fn with_tls(self, tls: Option<Arc<tls::Acceptor>>) -> Self {
         Self { tls, ..self }

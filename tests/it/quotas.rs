@@ -1,13 +1,13 @@
-//! What one client may ask for: in flight, and in bytes.
+//! What one client may ask for: in flight, in bytes, and what a reload leaves of it.
 
-use std::{net::SocketAddr, sync::atomic::Ordering::SeqCst, time::Duration};
+use std::{fs, net::SocketAddr, path::PathBuf, sync::atomic::Ordering::SeqCst, time::Duration};
 
 use bytes::Bytes;
 use http::Request;
 use upbeat::grpc::{Code, Status, retry_delay};
 
 use crate::fixture::{
-    caller::{Call, Caller, Reply, read},
+    caller::{Call, Caller, Reply, get, read},
     echo::{self, Echo},
     eventually,
     proxy::Proxy,
@@ -172,4 +172,61 @@ async fn bytes_beyond_the_rate_are_owed_and_the_call_that_brings_them_is_not_cut
     .await;
     drop(caller);
     proxy.stop().await;
+}
+
+#[tokio::test]
+async fn a_reload_leaves_what_clients_have_used_unless_it_changes_their_bounds() {
+    let echo = Echo::start().await;
+    let name = format!("upbeat-quotas-{}.yaml", std::process::id());
+    let file: PathBuf = std::env::temp_dir().join(name);
+    let write = |text: &str| {
+        let new = file.with_extension("new");
+        fs::write(&new, text).unwrap();
+        fs::rename(new, &file).unwrap();
+    };
+    let limits = "{ tenant: { calls_per_second: 1, burst: 600 }, address: { max_in_flight: 2 } }";
+    let first = yaml(echo.address(), limits);
+    write(&first);
+    let proxy = Proxy::follow(&file).await;
+    eventually("SERVING", async || get(proxy.admin(), "/readyz").await.0 == 200).await;
+    let applied = "upbeat_config_reloads_total{result=\"applied\"}";
+    let reload = async |text: &str| {
+        let before = proxy.metric(applied).await;
+        write(text);
+        eventually("applied", async || proxy.metric(applied).await == before + 1.0).await;
+    };
+    let mut caller = Caller::connect(proxy.address("otlp")).await;
+    let hanging = open(&mut caller, HANG, "b").await;
+    let mut left = 0;
+    while ended(open(&mut caller, UNARY, "a").await).await.code() == 0 {
+        left += 1;
+        assert!(left < 900, "600 and one a second");
+    }
+    let keys = r#"upbeat_limited_keys{listener="otlp",per="tenant"}"#;
+    assert_eq!(proxy.metric(keys).await, 2.0);
+    let other = first.replace("idle: 60s", "idle: 61s");
+    reload(&other).await;
+    // One a second may have come back, and no 600.
+    let mut codes = Vec::new();
+    for _ in 0..20 {
+        codes.push(ended(open(&mut caller, UNARY, "a").await).await.code());
+    }
+    assert!(codes.contains(&8), "{codes:?}");
+    assert_eq!(proxy.metric(keys).await, 2.0);
+    let more = open(&mut caller, HANG, "b").await;
+    eventually("two in flight", async || echo.seen().open.load(SeqCst) == 2).await;
+    assert_eq!(ended(open(&mut caller, UNARY, "b").await).await.code(), 8);
+    // Another rate counts anew, and what is not changed beside it does not.
+    reload(&other.replace("burst: 600", "burst: 500")).await;
+    drop(more);
+    eventually("one in flight", async || echo.seen().open.load(SeqCst) == 1).await;
+    for _ in 0..20 {
+        assert_eq!(ended(open(&mut caller, UNARY, "a").await).await.code(), 0);
+    }
+    let more = open(&mut caller, HANG, "b").await;
+    eventually("two in flight", async || echo.seen().open.load(SeqCst) == 2).await;
+    assert_eq!(ended(open(&mut caller, UNARY, "b").await).await.code(), 8);
+    drop((hanging, more, caller));
+    proxy.stop().await;
+    fs::remove_file(file).unwrap();
 }
