@@ -47,7 +47,7 @@ pub struct Metrics {
     pub connections: Family<ListenerLabels, Gauge>,
     /// Client connections accepted.
     pub connections_accepted: Family<ListenerLabels, Counter>,
-    /// Client connections closed at once, by the reason.
+    /// Client connections closed before anything was asked on them, by the reason.
     pub connections_refused: Family<RefusedLabels, Counter>,
     /// Calls and health checks that were turned away for who asked them.
     pub denied: Family<RefusedLabels, Counter>,
@@ -178,7 +178,7 @@ impl Metrics {
         add!(
             metrics.connections_refused,
             "connections_refused",
-            "Client connections closed at once, by the reason"
+            "Client connections closed before anything was asked on them, by the reason"
         );
         add!(metrics.denied, "denied", "Calls turned away for who makes them, by the reason");
         add!(metrics.limited_keys, "limited_keys", "Clients that are told apart by limits_per");

@@ -26,6 +26,7 @@ mod pick;
 mod pump;
 mod quota;
 mod reflection;
+mod refusals;
 mod reload;
 mod removed;
 mod replay;

@@ -3,6 +3,7 @@
 
 mod client;
 mod expiry;
+mod failure;
 mod files;
 mod server;
 mod session;
@@ -15,6 +16,7 @@ use rustls::crypto::{CryptoProvider, aws_lc_rs};
 
 pub use self::{
     client::{Connector, Spoken},
+    failure::reason,
     server::{Accepted, Acceptor, Handshakes},
     session::Session,
     stream::Stream,

@@ -3,12 +3,14 @@
 use std::{net::IpAddr, sync::Arc};
 
 use prometheus_client::metrics::counter::Counter;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use tracing::debug;
+use tracing::warn;
 
 use super::{
     End,
     quota::Quota,
+    refusals::Refusals,
     target::{Target, Way},
 };
 use crate::{
@@ -42,6 +44,8 @@ pub struct Listener {
     /// Of each tenant and of each client address, where these are bounded; looked at behind a gate.
     pub(super) tenants: Option<Arc<Quota>>,
     pub(super) addresses: Option<Arc<Quota>>,
+    /// What the log was told of those that were turned away.
+    refusals: Arc<Refusals>,
     pub(super) limits: config::Limits,
     pub(super) max_message_size: u64,
     pub(super) metrics: Metrics,
@@ -109,6 +113,7 @@ impl Listener {
             answers,
             access: config.access.clone(),
             gate: Gate::new(config),
+            refusals: Arc::default(),
             limits: config.limits,
             max_message_size: config.max_message_size,
             metrics: metrics.clone(),
@@ -126,6 +131,7 @@ impl Listener {
     /// same: a reload would give each of them a whole burst.
     pub fn following(mut self, before: Option<&Self>) -> Self {
         let Some(before) = before else { return self };
+        self.refusals = Arc::clone(&before.refusals);
         for (own, old) in
             [(&mut self.tenants, &before.tenants), (&mut self.addresses, &before.addresses)]
         {
@@ -178,17 +184,24 @@ impl Listener {
         self.gate.as_ref()
     }
 
-    /// Counts a call that is turned away for who makes it.
+    /// Counts a call that is turned away for who makes it, and now and then logs it.
     pub fn denied(&self, client: Option<IpAddr>, reason: &'static str) {
-        let client = client.map(tracing::field::display);
-        debug!(listener = %self.name.0, client, reason, "call denied");
+        if let Some(unlogged) = self.refusals.note(reason, Instant::now()) {
+            let client = client.map(tracing::field::display);
+            warn!(listener = %self.name.0, client, reason, unlogged, "call denied");
+        }
         let labels = RefusedLabels { listener: self.name.clone(), reason };
         self.metrics.denied.get_or_create(&labels).inc();
     }
 
-    /// Counts a connection that is closed at once.
-    pub fn refused(&self, client: IpAddr, reason: &'static str) {
-        debug!(listener = %self.name.0, %client, reason, "connection refused");
+    /// Counts a connection that is closed before anything is asked on it, and now and then logs it
+    /// and `why` that is.
+    pub fn refused(&self, client: IpAddr, reason: &'static str, why: &str) {
+        if let Some(unlogged) = self.refusals.note(reason, Instant::now()) {
+            // A part of it may be the client's own words.
+            let why = format_args!("{why:.200}");
+            warn!(listener = %self.name.0, %client, reason, %why, unlogged, "connection refused");
+        }
         let labels = RefusedLabels { listener: self.name.clone(), reason };
         self.metrics.connections_refused.get_or_create(&labels).inc();
     }

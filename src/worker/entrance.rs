@@ -67,7 +67,7 @@ impl Origin {
             Self::Balancer { sender, places } => (sender, places),
         };
         let refused = |client, reason, words: &str| {
-            listener.refused(client, reason);
+            listener.refused(client, reason, words);
             io::Error::new(io::ErrorKind::PermissionDenied, words)
         };
         let required = listener.access().proxy_protocol == ProxyProtocol::Required;
@@ -83,12 +83,17 @@ impl Origin {
             Err(error) => return Err(error),
         };
         if !listener.access().allows(client) {
-            return Err(refused(client, "address", "not an allowed address"));
+            return Err(refused(client, "address", OUTSIDE));
         }
         let place = match places.map(|places| places.take(client)) {
-            Some(None) => return Err(refused(client, "per_address", "its address has enough")),
+            Some(None) => return Err(refused(client, "per_address", ENOUGH)),
             place => place.flatten(),
         };
         Ok(Entered { client, place, first })
     }
 }
+
+/// Why a connection is refused, in words.
+pub const OUTSIDE: &str = "not an allowed address";
+/// Why another one is.
+pub const ENOUGH: &str = "its address has enough connections";
