@@ -32,6 +32,7 @@ mod probe;
 mod queue;
 mod quotas;
 mod reflection;
+mod refusals;
 mod reload;
 mod retries;
 mod retry;
