@@ -48,8 +48,8 @@ pub(super) struct Running {
     sockets: watch::Sender<Sockets>,
     metrics: Metrics,
     shutdown: Shutdown,
-    /// When to forget the labels of what ended after it was configured no more, and how long after
-    /// that again.
+    /// When to forget the labels of what ended after it was configured no more and to log what was
+    /// turned away unlogged, and how long after that again.
     sweep: (Instant, Duration),
     /// When it was told last when certificates end.
     told: Instant,
@@ -139,6 +139,7 @@ impl Running {
                     let pause = LONGEST_SWEEP.min(pause * 2);
                     self.sweep = (Instant::now() + pause, pause);
                     self.metrics.keep(&self.named());
+                    self.listening.iter().for_each(|it| it.listener().tell_refused());
                     if self.told.elapsed() >= DAY {
                         self.told = Instant::now();
                         self.certificates.tell(&self.config, &self.metrics);

@@ -206,6 +206,13 @@ impl Listener {
         self.metrics.connections_refused.get_or_create(&labels).inc();
     }
 
+    /// Logs how many were turned away unlogged, where none has followed in whose line it would be.
+    pub fn tell_refused(&self) {
+        for (reason, unlogged) in self.refusals.overdue(Instant::now()) {
+            warn!(listener = %self.name.0, reason, unlogged, "more turned away");
+        }
+    }
+
     /// Where it counts.
     pub fn metrics(&self) -> &Metrics {
         &self.metrics

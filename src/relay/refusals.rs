@@ -33,6 +33,19 @@ impl Refusals {
         told.at = now;
         Some(std::mem::take(&mut told.untold))
     }
+
+    /// Reasons with refusals that were not logged and that none has followed for a while, and how
+    /// many.
+    pub(super) fn overdue(&self, now: Instant) -> Vec<(&'static str, u64)> {
+        let mut all = self.0.lock().expect("no holder of this lock panics");
+        let is =
+            |told: &&mut Told| told.untold > 0 && now.saturating_duration_since(told.at) >= PAUSE;
+        let due = all.iter_mut().filter(is).map(|told| {
+            told.at = now;
+            (told.reason, std::mem::take(&mut told.untold))
+        });
+        due.collect()
+    }
 }
 
 /// Between two lines of one reason.
@@ -51,5 +64,21 @@ mod tests {
         assert_eq!((note("a", 10), note("a", 11)), (Some(2), None));
         assert_eq!((note("a", 60), note("a", 90)), (Some(1), Some(0)));
         assert_eq!(refusals.0.lock().unwrap().len(), 2);
+    }
+
+    #[test]
+    fn those_that_nothing_follows_are_told_later() {
+        let (refusals, begin) = (Refusals::default(), Instant::now());
+        let after = |seconds| begin + Duration::from_secs(seconds);
+        for reason in ["a", "a", "a", "b"] {
+            refusals.note(reason, begin);
+        }
+        assert_eq!(refusals.overdue(after(9)), []);
+        assert_eq!(refusals.overdue(after(10)), [("a", 2)]);
+        assert_eq!(refusals.note("a", after(11)), None);
+        assert_eq!(
+            (refusals.overdue(after(11)), refusals.overdue(after(20))),
+            (vec![], vec![("a", 1)])
+        );
     }
 }
