@@ -33,7 +33,7 @@ pub use self::document::{
     Admission, AllDown, AllDownPolicy, Drain, Ejection, Level, LoadBalancing, Log, LogFormat,
     NotServingAs, ProxyProtocol, ProxyVersion, Records, Reload, RetryStatus,
 };
-pub use self::limits::{CallRate, Frames, Limits, LimitsPer, Priorities, Rate, WindowUpdates};
+pub use self::limits::{ClientLimits, Frames, Limits, LimitsPer, Priorities, Rate, WindowUpdates};
 pub use self::value::{Cap, Quorum, Range, Share, Workers};
 pub use self::view::View;
 pub use self::written::{Difference, Written};

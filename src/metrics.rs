@@ -21,8 +21,8 @@ pub use self::{
     keys::{FetchLabels, KeysMetrics},
     labels::{
         AnswerLabels, BytesLabels, CertificateLabels, EjectionLabels, EndpointLabels, HashLabels,
-        ListenerLabels, ProbeLabels, RefusedLabels, ReloadLabels, RequestLabels, RetryLabels,
-        RouteLabels, ServiceLabels, ShedLabels, Text, UpstreamLabels,
+        KeyLabels, ListenerLabels, ProbeLabels, RefusedLabels, ReloadLabels, RequestLabels,
+        RetryLabels, RouteLabels, ServiceLabels, ShedLabels, Text, UpstreamLabels,
     },
 };
 
@@ -49,10 +49,12 @@ pub struct Metrics {
     pub connections: Family<ListenerLabels, Gauge>,
     /// Client connections accepted.
     pub connections_accepted: Family<ListenerLabels, Counter>,
-    /// Client connections closed at once, by the reason.
+    /// Client connections closed before anything was asked on them, by the reason.
     pub connections_refused: Family<RefusedLabels, Counter>,
     /// Calls and health checks that were turned away for who asked them.
     pub denied: Family<RefusedLabels, Counter>,
+    /// Tenants or client addresses with bounds of their own.
+    pub limited_keys: Family<KeyLabels, Gauge>,
     /// Open connections to an endpoint.
     pub upstream_connections: Family<EndpointLabels, Gauge>,
     /// Connections to an endpoint that could not be made.
@@ -129,6 +131,7 @@ impl Metrics {
             connections_accepted: Family::default(),
             connections_refused: Family::default(),
             denied: Family::default(),
+            limited_keys: Family::default(),
             upstream_connections: Family::default(),
             upstream_connect_failures: Family::default(),
             queued: Family::default(),
@@ -180,9 +183,10 @@ impl Metrics {
         add!(
             metrics.connections_refused,
             "connections_refused",
-            "Client connections closed at once, by the reason"
+            "Client connections closed before anything was asked on them, by the reason"
         );
         add!(metrics.denied, "denied", "Calls turned away for who makes them, by the reason");
+        add!(metrics.limited_keys, "limited_keys", "Clients that are told apart by limits_per");
         add!(
             metrics.upstream_connections,
             "upstream_connections",
@@ -270,6 +274,7 @@ impl Metrics {
         self.connections_refused.retain(|it| listener(&it.listener));
         self.denied.retain(|it| listener(&it.listener));
         self.keys.retain(listener);
+        self.limited_keys.retain(|it| listener(&it.listener));
         self.timeouts.retain(|it| listener(&it.listener) && upstream(&it.upstream));
         self.shed.retain(|it| upstream(&it.upstream));
         self.queued.retain(|it| upstream(&it.upstream));

@@ -27,6 +27,7 @@ mod place;
 mod pump;
 mod quota;
 mod reflection;
+mod refusals;
 mod reload;
 mod removed;
 mod replay;

@@ -4,6 +4,7 @@
 mod client;
 mod der;
 mod expiry;
+mod failure;
 mod files;
 mod names;
 mod server;
@@ -18,6 +19,7 @@ pub use rustls::pki_types::CertificateDer;
 
 pub use self::{
     client::{Connector, Spoken},
+    failure::reason,
     names::{Name, names},
     server::{Accepted, Acceptor, Handshakes},
     session::Session,

@@ -20,12 +20,12 @@ use tokio::{
     runtime,
     sync::{OwnedSemaphorePermit, mpsc, oneshot},
     task::LocalSet,
-    time::timeout,
+    time::{Instant, timeout_at},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::debug;
 
-pub use self::entrance::Origin;
+pub use self::entrance::{ENOUGH, OUTSIDE, Origin};
 use self::{http1::Asker, opened::Opened};
 use crate::{
     config::Limits,
@@ -166,17 +166,16 @@ async fn serve(socket: Socket, relay: Relay, handshakes: &Handshakes) {
     open.inc();
     // Fails only where the event queue takes no more descriptors; the socket is closed then.
     if let Ok(stream) = TcpStream::from_std(stream) {
-        let patience = listener.limits().handshake_timeout;
+        let until = Instant::now() + listener.limits().handshake_timeout;
         // In boxes of their own, which end with them: a task has room for the largest of what it awaits
         // for as long as it lives, and most connections are HTTP/2 and idle.
         let begun = Box::pin(async {
             let mut stream = stream;
             let mut entered = origin.enter(&mut stream, &listener).await?;
-            let first = std::mem::take(&mut entered.first);
-            let opened = Opened::of(stream, first, &listener, handshakes).await?;
+            let opened = Opened::of(stream, &mut entered, &listener, handshakes, until).await?;
             io::Result::Ok((entered, opened))
         });
-        match timeout(patience, begun).await {
+        match timeout_at(until, begun).await {
             Ok(Ok((entered, opened))) => {
                 let client = entered.client;
                 match opened {

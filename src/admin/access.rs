@@ -47,6 +47,7 @@ impl Access {
                 (Either::Left(stream), certified)
             }
             Accepted::Plain(stream) => (Either::Right(stream), false),
+            Accepted::Gone => return Err(io::ErrorKind::UnexpectedEof.into()),
         })
     }
 

@@ -21,7 +21,7 @@ use crate::{
     config::{self, Cap, ProxyProtocol},
     net::{self, Addresses},
     relay::Listener,
-    worker::{Origin, Socket, Worker},
+    worker::{ENOUGH, OUTSIDE, Origin, Socket, Worker},
 };
 
 /// A listener whose connections are accepted.
@@ -63,6 +63,11 @@ impl Listening {
     /// Its name and its socket.
     pub(super) fn socket(&self) -> (String, Arc<TcpListener>) {
         (self.name.clone(), Arc::clone(&self.socket))
+    }
+
+    /// What connections that are accepted now belong to.
+    pub(super) fn listener(&self) -> Arc<Listener> {
+        Arc::clone(&self.listener.borrow())
     }
 
     /// Has connections that are accepted from now on belong to `listener`.
@@ -190,16 +195,16 @@ fn origin(places: &mut Option<Addresses>, listener: &Listener, client: IpAddr) -
         return Some(Origin::Balancer { sender: client, places: places.clone() });
     }
     if !access.allows(client) {
-        listener.refused(client, "address");
+        listener.refused(client, "address", OUTSIDE);
         return None;
     }
     if access.proxy_protocol == ProxyProtocol::Required {
-        listener.refused(client, "proxy_protocol");
+        listener.refused(client, "proxy_protocol", "not a balancer of proxy_protocol_from");
         return None;
     }
     let place = places.as_ref().map(|places| places.take(client));
     if let Some(None) = place {
-        listener.refused(client, "per_address");
+        listener.refused(client, "per_address", ENOUGH);
         return None;
     }
     Some(Origin::Client { client, place: place.flatten() })

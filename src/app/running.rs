@@ -50,8 +50,8 @@ pub(super) struct Running {
     sockets: watch::Sender<Sockets>,
     metrics: Metrics,
     shutdown: Shutdown,
-    /// When to forget the labels of what ended after it was configured no more, and how long after
-    /// that again.
+    /// When to forget the labels of what ended after it was configured no more and to log what was
+    /// turned away unlogged, and how long after that again.
     sweep: (Instant, Duration),
     /// When it was told last when certificates end.
     told: Instant,
@@ -145,6 +145,7 @@ impl Running {
                     let pause = LONGEST_SWEEP.min(pause * 2);
                     self.sweep = (Instant::now() + pause, pause);
                     self.metrics.keep(&named(&self.config, &self.upstreams));
+                    self.listening.iter().for_each(|it| it.listener().tell_refused());
                     if self.told.elapsed() >= DAY {
                         self.told = Instant::now();
                         self.certificates.tell(&self.config, &self.metrics);
@@ -315,7 +316,9 @@ impl Running {
             let answers = answers(&self.reader, it, &config.health);
             answering.push((it.name.clone(), answers.clone()));
             let listener = Listener::new(it, &config.health, &upstreams, answers, &self.metrics);
-            let listener = listener.with_tls(tls.clone()).with_keys(self.issuers.keys(&it.name));
+            let before = old.as_ref().map(Listening::listener);
+            let listener = listener.following(before.as_deref()).with_tls(tls.clone());
+            let listener = listener.with_keys(self.issuers.keys(&it.name));
             let listener = Arc::new(listener.until(stop));
             listeners.push(Arc::clone(&listener));
             self.listening.push(match old {

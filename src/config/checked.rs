@@ -82,7 +82,7 @@ pub struct Listener {
     pub auth: Option<Auth>,
     /// Which tenants may call; none where that is not asked.
     pub tenants: Option<Tenants>,
-    /// How often one client may call.
+    /// How much one client may ask for.
     pub limits_per: LimitsPer,
     /// `limits`, with this listener's overrides.
     pub limits: Limits,

@@ -150,33 +150,37 @@ pub struct Rate {
     pub rate: u32,
 }
 
-/// How often one client may call a listener: what is more ends with 8 and a RetryInfo. 10000 tenants
-/// and as many addresses are told apart; any more of them share one count until others are idle. A
-/// reload counts anew.
+/// How much one client may ask of a listener: what is more ends with 8 and a RetryInfo. 10000 tenants
+/// and as many addresses are told apart; any more of them share one count until others are idle.
+/// Counts are kept over a reload that leaves the section as it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct LimitsPer {
     /// One tenant, by the `x-scope-orgid` that endpoints would see. Default: no bound.
-    pub tenant: Option<CallRate>,
+    pub tenant: Option<ClientLimits>,
     /// One client address (one /64 in IPv6), asked for credentials or not. Default: no bound.
-    pub address: Option<CallRate>,
+    pub address: Option<ClientLimits>,
 }
 
-/// A number of calls, and how fast it is earned again, by all workers together.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct CallRate {
-    /// Calls a second. Required.
-    pub calls_per_second: u32,
+/// What one client may ask for, of all workers together; at least one of its bounds. A call is one
+/// HTTP/2 stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct ClientLimits {
+    /// Calls a second. Default: no bound.
+    pub calls_per_second: Option<u32>,
     /// Calls at once. Default: one second's.
     pub burst: Option<u32>,
-}
-
-impl CallRate {
-    /// Calls at once.
-    pub fn burst(&self) -> u32 {
-        self.burst.unwrap_or(self.calls_per_second)
-    }
+    /// Bytes of requests a second, such as `10MiB`, without their metadata. A call that has begun
+    /// is never cut: what it brings beyond this is owed, and new calls are turned away until that
+    /// is paid. Default: no bound.
+    #[schemars(with = "Option<String>")]
+    pub bytes_per_second: Option<ByteSize>,
+    /// Bytes at once. Default: one second's.
+    #[schemars(with = "Option<String>")]
+    pub bytes_burst: Option<ByteSize>,
+    /// Calls at a time. Default: no bound.
+    pub max_in_flight: Option<u32>,
 }
 
 /// PRIORITY in a connection's life.

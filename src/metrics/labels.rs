@@ -50,18 +50,31 @@ pub struct ListenerLabels {
     pub listener: Text,
 }
 
-/// Labels of a connection that was closed at once, or of a call that was turned away.
+/// Labels of a connection that was refused, or of a call that was turned away.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct RefusedLabels {
     /// The listener's name, or `admin`.
     pub listener: Text,
     /// `address` where it is outside `allow`, `per_address` where its address has enough,
-    /// `proxy_protocol` where it does not begin as it must. Of a call what is wrong with its
+    /// `proxy_protocol` where it does not begin as it must. Where its TLS failed: of the client's
+    /// certificate `tls_no_certificate`, `tls_unknown_ca`, `tls_expired`, `tls_revoked` or
+    /// `tls_bad_certificate`; `tls_alert` where the client ended it, as one does that does not trust
+    /// this end; `tls_nothing_common` (version, suite or ALPN), `tls_plain` where it speaks without,
+    /// `tls_timeout`, `tls_closed`, `tls_other`. Of a call what is wrong with its
     /// credentials or its tenant: `no_credentials`, `many_credentials`, `bad_credentials`,
     /// `unknown_certificate`, `bad_token`, `token_key`, `token_time`, `token_scope`,
-    /// `token_tenant`, `no_keys`, `no_tenant`, `many_tenants`, `other_tenant`; or
-    /// `tenant_rate`, `address_rate`.
+    /// `token_tenant`, `no_keys`, `no_tenant`, `many_tenants`, `other_tenant`; or what its client has
+    /// too much of: `tenant_rate`, `tenant_bytes`, `tenant_in_flight`, and the same of its `address`.
     pub reason: &'static str,
+}
+
+/// Labels of clients that are told apart.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct KeyLabels {
+    /// The listener's name.
+    pub listener: Text,
+    /// `tenant` or `address`.
+    pub per: &'static str,
 }
 
 /// Labels of a health check that was answered.

@@ -4,7 +4,7 @@ use std::{net::SocketAddr, ops::Range, rc::Rc, sync::Arc};
 
 use tokio::{task::AbortHandle, time::Instant};
 
-use super::{End, Listener, replay::Replay};
+use super::{End, Listener, quota::Held, replay::Replay};
 use crate::{
     config::{NotServingAs, Policy},
     grpc::{MessageSizes, Status},
@@ -50,6 +50,33 @@ pub(super) struct Call {
     pub(super) moved_at: u64,
     /// Its place among the retries of an upstream.
     pub(super) retrying: Option<Place>,
+    /// What it has of its client's bounds, until it ends.
+    pub(super) holds: Holds,
+}
+
+/// What a call has of its client's bounds: of its address and its tenant, where these are bounded.
+/// Those of most calls are empty, which the first place tells.
+#[derive(Debug, Default)]
+pub(super) struct Holds(Option<Held>, Option<Held>);
+
+impl Holds {
+    /// Adds one more.
+    pub(super) fn add(&mut self, held: Option<Held>) {
+        match self.0 {
+            None => self.0 = held,
+            Some(_) => self.1 = held,
+        }
+    }
+
+    /// Takes bytes that the call brings.
+    pub(super) fn took(&self, bytes: usize, now: Instant) {
+        if let Some(first) = &self.0 {
+            first.took(bytes, now);
+            if let Some(second) = &self.1 {
+                second.took(bytes, now);
+            }
+        }
+    }
 }
 
 impl Call {

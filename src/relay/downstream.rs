@@ -46,6 +46,7 @@ impl Engine {
                 self.reflected(index);
             }
             Peer::Opening(_) | Peer::Endpoint(_) => {
+                call.holds.took(payload.len(), self.clock);
                 if let Some(sizes) = &mut call.request.sizes
                     && let Err(error) = sizes.scan(payload.bytes())
                 {

@@ -10,7 +10,7 @@ use tracing::debug;
 use super::{
     Listener,
     buffers::Buffers,
-    call::{Call, CallKey, Flow, Label, Peer, StreamKey},
+    call::{Call, CallKey, Flow, Holds, Label, Peer, StreamKey},
     cause::Cause,
     doubt::Doubt,
     lane::{Lane, LaneKey},
@@ -331,6 +331,7 @@ impl Engine {
             deadline: u64::MAX,
             moved_at: self.context.now,
             retrying: None,
+            holds: Holds::default(),
         };
         let index = self.calls.insert(call) as u32;
         self.links[client.link].connection.mark(client.stream, index);

@@ -2,7 +2,12 @@
 
 use std::{net::IpAddr, time::Duration};
 
-use super::{Listener, call::StreamKey, engine::Engine};
+use super::{
+    Listener,
+    call::{Holds, StreamKey},
+    engine::Engine,
+    quota::{Lack, Shed},
+};
 use crate::{
     auth::{Denied, Gate, Said},
     grpc::{Code, Status},
@@ -11,7 +16,8 @@ use crate::{
 };
 
 impl Engine {
-    /// Asks a call who makes it, and writes down in its head for which tenant that is.
+    /// Asks a call who makes it, and writes down in its head for which tenant that is. What it
+    /// holds from then on is returned.
     ///
     /// # Errors
     /// With what it is turned away, which is counted.
@@ -21,22 +27,24 @@ impl Engine {
         gate: &Gate,
         client: StreamKey,
         head: &mut Block,
-    ) -> Result<(), Status> {
+    ) -> Result<Holds, Status> {
         let link = &self.links[client.link];
         let (client, peer, now) = (link.client.map(|it| it.ip()), &link.peer, self.clock);
-        let shed = |reason, whose: &'static str, wait| {
+        let shed = |whose, shed: Shed| {
+            let (reason, words) = reason(whose, shed.lack);
             listener.denied(client, reason);
             // Each at another time, so that they do not all return at once.
-            let retry_delay = Some(wait + LATER.mul_f64(fastrand::f64()));
-            Status { retry_delay, ..Status::new(Code::ResourceExhausted, whose) }
+            let retry_delay = Some(shed.wait + LATER.mul_f64(fastrand::f64()));
+            Status { retry_delay, ..Status::new(Code::ResourceExhausted, words) }
         };
+        let mut holds = Holds::default();
         // Before anything is proved: it bounds those who guess, too.
         if let (Some(quota), Some(client)) = (&listener.addresses, client) {
             let taken = match net::client(client) {
                 IpAddr::V4(address) => quota.take(&address.octets(), now),
                 IpAddr::V6(address) => quota.take(&address.octets(), now),
             };
-            taken.map_err(|wait| shed("address_rate", "too many calls of this address", wait))?;
+            holds.add(taken.map_err(|it| shed(Whose::Address, it))?);
         }
         let tenant = said(head, TENANT);
         let admitted = gate.admit(|| said(head, AUTHORIZATION), peer, &tenant);
@@ -51,7 +59,7 @@ impl Engine {
                 (None, _) => b"",
             };
             let taken = quota.take(tenant, now);
-            taken.map_err(|wait| shed("tenant_rate", "too many calls of this tenant", wait))?;
+            holds.add(taken.map_err(|it| shed(Whose::Tenant, it))?);
         }
         // Whatever it said, and however often, this is said instead.
         if let Some(tenant) = admitted {
@@ -67,7 +75,7 @@ impl Engine {
         if !gate.forwards() {
             head.remove_named(AUTHORIZATION);
         }
-        Ok(())
+        Ok(holds)
     }
 
     /// Whether a health check or a stream of reflection is answered.
@@ -91,6 +99,29 @@ fn said(head: &Block, name: &[u8]) -> Said {
         Some(value) => Said::Once(value),
         None if head.lines().any(|line| line.name().plain() == name) => Said::Often,
         None => Said::Nothing,
+    }
+}
+
+/// Whose bound it is.
+#[derive(Debug, Clone, Copy)]
+enum Whose {
+    Address,
+    Tenant,
+}
+
+/// Why a call is shed: as metrics have it, and as its client is told.
+fn reason(whose: Whose, lack: Lack) -> (&'static str, &'static str) {
+    match (whose, lack) {
+        (Whose::Address, Lack::Calls) => ("address_rate", "too many calls of this address"),
+        (Whose::Address, Lack::Bytes) => ("address_bytes", "too many bytes of this address"),
+        (Whose::Address, Lack::InFlight) => {
+            ("address_in_flight", "too many calls of this address at a time")
+        }
+        (Whose::Tenant, Lack::Calls) => ("tenant_rate", "too many calls of this tenant"),
+        (Whose::Tenant, Lack::Bytes) => ("tenant_bytes", "too many bytes of this tenant"),
+        (Whose::Tenant, Lack::InFlight) => {
+            ("tenant_in_flight", "too many calls of this tenant at a time")
+        }
     }
 }
 

@@ -3,12 +3,14 @@
 use std::{net::IpAddr, sync::Arc};
 
 use prometheus_client::metrics::counter::Counter;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use tracing::debug;
+use tracing::warn;
 
 use super::{
     End,
     quota::Quota,
+    refusals::Refusals,
     target::{Target, Way},
 };
 use crate::{
@@ -17,8 +19,8 @@ use crate::{
     config,
     grpc::Code,
     metrics::{
-        AnswerLabels, BytesLabels, ListenerLabels, Metrics, RefusedLabels, RequestLabels,
-        RetryLabels, Text,
+        AnswerLabels, BytesLabels, KeyLabels, ListenerLabels, Metrics, RefusedLabels,
+        RequestLabels, RetryLabels, Text,
     },
     route::{self, Candidates, Dialect, Router, Table},
     tls,
@@ -40,8 +42,10 @@ pub struct Listener {
     access: config::Access,
     gate: Option<Gate>,
     /// Of each tenant and of each client address, where these are bounded; looked at behind a gate.
-    pub(super) tenants: Option<Quota>,
-    pub(super) addresses: Option<Quota>,
+    pub(super) tenants: Option<Arc<Quota>>,
+    pub(super) addresses: Option<Arc<Quota>>,
+    /// What the log was told of those that were turned away.
+    refusals: Arc<Refusals>,
     pub(super) limits: config::Limits,
     pub(super) max_message_size: u64,
     pub(super) metrics: Metrics,
@@ -68,6 +72,10 @@ impl Listener {
             let labels = BytesLabels { listener: name.clone(), direction };
             metrics.bytes.get_or_create(&labels)
         };
+        let quota = |limits, per| {
+            let labels = KeyLabels { listener: name.clone(), per };
+            Arc::new(Quota::new(limits, metrics.limited_keys.get_or_create(&labels)))
+        };
         let named = |name: &str| upstreams.iter().find(|upstream| **upstream.name() == *name);
         let mut targets: Vec<Target> = Vec::new();
         let mut target = |upstream: &str| {
@@ -91,6 +99,8 @@ impl Listener {
             })
             .collect();
         Self {
+            tenants: config.limits_per.tenant.map(|limits| quota(limits, "tenant")),
+            addresses: config.limits_per.address.map(|limits| quota(limits, "address")),
             requested: bytes("request"),
             responded: bytes("response"),
             router: Router::new(&health.paths, config.upstreams().next().is_some())
@@ -103,8 +113,7 @@ impl Listener {
             answers,
             access: config.access.clone(),
             gate: Gate::new(config),
-            tenants: config.limits_per.tenant.map(Quota::new),
-            addresses: config.limits_per.address.map(Quota::new),
+            refusals: Arc::default(),
             limits: config.limits,
             max_message_size: config.max_message_size,
             metrics: metrics.clone(),
@@ -116,6 +125,23 @@ impl Listener {
     /// Its connections are asked to end when `stop` is cancelled.
     pub fn until(self, stop: CancellationToken) -> Self {
         Self { stop, ..self }
+    }
+
+    /// What it counts of clients goes on from where `before` was, so far as their bounds are the
+    /// same: a reload would give each of them a whole burst.
+    pub fn following(mut self, before: Option<&Self>) -> Self {
+        let Some(before) = before else { return self };
+        self.refusals = Arc::clone(&before.refusals);
+        for (own, old) in
+            [(&mut self.tenants, &before.tenants), (&mut self.addresses, &before.addresses)]
+        {
+            if let (Some(own), Some(old)) = (own, old)
+                && own.limits() == old.limits()
+            {
+                *own = Arc::clone(old);
+            }
+        }
+        self
     }
 
     /// Its clients speak TLS by `tls`.
@@ -168,19 +194,33 @@ impl Listener {
         self.gate.as_ref().map(|gate| gate.peer(certificate)).unwrap_or_default()
     }
 
-    /// Counts a call that is turned away for who makes it.
+    /// Counts a call that is turned away for who makes it, and now and then logs it.
     pub fn denied(&self, client: Option<IpAddr>, reason: &'static str) {
-        let client = client.map(tracing::field::display);
-        debug!(listener = %self.name.0, client, reason, "call denied");
+        if let Some(unlogged) = self.refusals.note(reason, Instant::now()) {
+            let client = client.map(tracing::field::display);
+            warn!(listener = %self.name.0, client, reason, unlogged, "call denied");
+        }
         let labels = RefusedLabels { listener: self.name.clone(), reason };
         self.metrics.denied.get_or_create(&labels).inc();
     }
 
-    /// Counts a connection that is closed at once.
-    pub fn refused(&self, client: IpAddr, reason: &'static str) {
-        debug!(listener = %self.name.0, %client, reason, "connection refused");
+    /// Counts a connection that is closed before anything is asked on it, and now and then logs it
+    /// and `why` that is.
+    pub fn refused(&self, client: IpAddr, reason: &'static str, why: &str) {
+        if let Some(unlogged) = self.refusals.note(reason, Instant::now()) {
+            // A part of it may be the client's own words.
+            let why = format_args!("{why:.200}");
+            warn!(listener = %self.name.0, %client, reason, %why, unlogged, "connection refused");
+        }
         let labels = RefusedLabels { listener: self.name.clone(), reason };
         self.metrics.connections_refused.get_or_create(&labels).inc();
+    }
+
+    /// Logs how many were turned away unlogged, where none has followed in whose line it would be.
+    pub fn tell_refused(&self) {
+        for (reason, unlogged) in self.refusals.overdue(Instant::now()) {
+            warn!(listener = %self.name.0, reason, unlogged, "more turned away");
+        }
     }
 
     /// Where it counts.

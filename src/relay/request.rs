@@ -4,7 +4,7 @@ use std::{rc::Rc, sync::Arc};
 
 use super::{
     End, Listener,
-    call::{Label, Local, Opening, Peer, StreamKey},
+    call::{Holds, Label, Local, Opening, Peer, StreamKey},
     engine::Engine,
     link::Kind,
 };
@@ -75,11 +75,16 @@ impl Engine {
         label: Label,
         timeout: Option<u64>,
     ) {
-        if let Some(gate) = listener.gate()
-            && let Err(status) = self.admit(listener, gate, client, &mut block)
-        {
-            return self.refuse(listener, client, block, &label, end, &status);
-        }
+        let admitted = match listener.gate() {
+            Some(gate) => self.admit(listener, gate, client, &mut block),
+            None => Ok(Holds::default()),
+        };
+        let holds = match admitted {
+            Ok(holds) => holds,
+            Err(status) => {
+                return self.refuse(listener, client, block, &label, end, &status);
+            }
+        };
         let Some(way) = self.way(listener, &label, &block) else {
             let status = Status::new(Code::Unimplemented, "no route for this call");
             return self.refuse(listener, client, block, &label, end, &status);
@@ -101,7 +106,7 @@ impl Engine {
         };
         let key = self.add_call(listener, client, label, Peer::Opening(opening), end);
         let call = &mut self.calls[key.index as usize];
-        (call.way, call.target) = (way, target);
+        (call.way, call.target, call.holds) = (way, target, holds);
         if let Some(timeout) = timeout {
             call.deadline = call.begun.saturating_add(timeout);
         }

@@ -86,14 +86,15 @@ impl Acceptor {
         }
     }
 
-    /// Makes a client's connection one of TLS; none where it speaks without, and may.
+    /// Makes a client's connection one of TLS, unless it speaks without, and may.
     ///
     /// # Errors
     /// The handshake failed, or what was said is no TLS.
     pub async fn accept(&self, stream: TcpStream, handshakes: &Handshakes) -> io::Result<Accepted> {
         let mut first = [0];
-        if stream.peek(&mut first).await? == 0 {
-            return Err(io::ErrorKind::UnexpectedEof.into());
+        // As the TCP checks of load balancers do.
+        if stream.peek(&mut first).await.unwrap_or(0) == 0 {
+            return Ok(Accepted::Gone);
         }
         if first[0] != HANDSHAKE {
             return self.allow_plain().map(|()| Accepted::Plain(stream));
@@ -139,6 +140,8 @@ pub enum Accepted {
     Tls(Box<TlsStream<TcpStream>>),
     /// It speaks without TLS.
     Plain(TcpStream),
+    /// It left without a word.
+    Gone,
 }
 
 /// A worker's handshakes: so many at a time that the calls of others go on between them.

@@ -71,7 +71,7 @@ impl Origin {
             Self::Balancer { sender, places } => (sender, places),
         };
         let refused = |client, reason, words: &str| {
-            listener.refused(client, reason);
+            listener.refused(client, reason, words);
             io::Error::new(io::ErrorKind::PermissionDenied, words)
         };
         let required = listener.access().proxy_protocol == ProxyProtocol::Required;
@@ -89,12 +89,17 @@ impl Origin {
         };
         let ip = client.ip();
         if !listener.access().allows(ip) {
-            return Err(refused(ip, "address", "not an allowed address"));
+            return Err(refused(ip, "address", OUTSIDE));
         }
         let place = match places.map(|places| places.take(ip)) {
-            Some(None) => return Err(refused(ip, "per_address", "its address has enough")),
+            Some(None) => return Err(refused(ip, "per_address", ENOUGH)),
             place => place.flatten(),
         };
         Ok(Entered { client, place, first })
     }
 }
+
+/// Why a connection is refused, in words.
+pub const OUTSIDE: &str = "not an allowed address";
+/// Why another one is.
+pub const ENOUGH: &str = "its address has enough connections";

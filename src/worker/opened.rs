@@ -2,13 +2,17 @@
 
 use std::io;
 
-use tokio::net::TcpStream;
+use tokio::{
+    net::TcpStream,
+    time::{Instant, timeout_at},
+};
 use tokio_rustls::server::TlsStream;
 
+use super::entrance::Entered;
 use crate::{
     net::{Protocol, Rewound, sniff, sniff_after},
     relay::Listener,
-    tls::{Accepted, CertificateDer, Handshakes, Session},
+    tls::{self, Accepted, Acceptor, CertificateDer, Handshakes, Session},
 };
 
 /// A connection of which it is known what it speaks.
@@ -28,27 +32,37 @@ pub(super) enum Opened {
 }
 
 impl Opened {
-    /// Sees to TLS, and reads until the first bytes tell, of which `first` were read already. ALPN says nothing that they do not.
+    /// Sees to TLS, which may take `until` then, and reads until the first bytes tell, of which
+    /// some were read when the client `entered`. ALPN says nothing that they do not.
     ///
     /// # Errors
-    /// The peer closed before it had said what it speaks, or speaks nothing that is spoken here.
+    /// The peer closed before it had said what it speaks, or speaks nothing that is spoken here. A
+    /// handshake that failed is counted.
     pub(super) async fn of(
         stream: TcpStream,
-        first: Vec<u8>,
+        entered: &mut Entered,
         listener: &Listener,
         handshakes: &Handshakes,
+        until: Instant,
     ) -> io::Result<Self> {
+        let first = std::mem::take(&mut entered.first);
+        let failed = |error: &io::Error| {
+            listener.refused(entered.client.ip(), tls::reason(error), &error.to_string());
+        };
         let stream = match listener.tls() {
             None => return Self::plain(first, stream).await,
             // What begins as a PROXY header does and is none is no TLS either.
             Some(tls) if !first.is_empty() => {
-                tls.allow_plain()?;
+                tls.allow_plain().inspect_err(&failed)?;
                 return Self::plain(first, stream).await;
             }
-            Some(tls) => match tls.accept(stream, handshakes).await? {
-                Accepted::Plain(stream) => return Self::plain(first, stream).await,
-                Accepted::Tls(stream) => stream,
-            },
+            Some(tls) => {
+                match secured(tls, stream, handshakes, until).await.inspect_err(&failed)? {
+                    Accepted::Gone => return Err(io::ErrorKind::UnexpectedEof.into()),
+                    Accepted::Plain(stream) => return Self::plain(first, stream).await,
+                    Accepted::Tls(stream) => stream,
+                }
+            }
         };
         Ok(match sniff(stream).await? {
             (Protocol::Http1, stream) => {
@@ -75,4 +89,14 @@ impl Opened {
             }
         })
     }
+}
+
+async fn secured(
+    tls: &Acceptor,
+    stream: TcpStream,
+    handshakes: &Handshakes,
+    until: Instant,
+) -> io::Result<Accepted> {
+    let accepted = timeout_at(until, tls.accept(stream, handshakes)).await;
+    accepted.unwrap_or_else(|_| Err(io::Error::new(io::ErrorKind::TimedOut, "not done in time")))
 }

@@ -69,7 +69,7 @@ pub(in crate::config) struct Listener {
     /// Which tenants may call. Default: all, and one without too; with `auth` the ones that it
     /// sets.
     pub(in crate::config) tenant: Option<Tenant>,
-    /// How often one tenant, or one client address, may call. Default: no bound.
+    /// How much one tenant, or one client address, may ask for. Default: no bound.
     pub(in crate::config) limits_per: LimitsPer,
     /// The largest gRPC message in either direction. Default: what the backend takes, 4 MiB where
     /// the upstream is probed by `otlp`, else 16 MiB.

@@ -3,17 +3,45 @@
 use bytesize::ByteSize;
 
 use super::{
-    super::limits::{Limits, LimitsPer},
+    super::limits::{ClientLimits, Limits, LimitsPer},
     Checker,
 };
 
 impl Checker<'_> {
     pub(super) fn limits_per(&mut self, path: &str, limits: &LimitsPer) {
-        for (key, rate) in [("tenant", limits.tenant), ("address", limits.address)] {
-            let calls = rate.map(|rate| rate.calls_per_second);
-            self.at_least_one(&format!("{path}.{key}.calls_per_second"), calls);
-            let burst = rate.and_then(|rate| rate.burst);
-            self.at_least_one(&format!("{path}.{key}.burst"), burst);
+        for (key, limits) in [("tenant", limits.tenant), ("address", limits.address)] {
+            if let Some(limits) = limits {
+                self.client_limits(&format!("{path}.{key}"), &limits);
+            }
+        }
+    }
+
+    fn client_limits(&mut self, path: &str, limits: &ClientLimits) {
+        let ClientLimits { calls_per_second, burst, bytes_per_second, bytes_burst, max_in_flight } =
+            *limits;
+        if calls_per_second.is_none() && bytes_per_second.is_none() && max_in_flight.is_none() {
+            let words = "calls_per_second, bytes_per_second or max_in_flight is required";
+            self.problem(path, words);
+        }
+        self.at_least_one(&format!("{path}.calls_per_second"), calls_per_second);
+        self.at_least_one(&format!("{path}.burst"), burst);
+        self.at_least_one(&format!("{path}.max_in_flight"), max_in_flight);
+        for (key, size) in [("bytes_per_second", bytes_per_second), ("bytes_burst", bytes_burst)] {
+            if size.is_some_and(|size| size.as_u64() == 0) {
+                self.problem(&format!("{path}.{key}"), "must be more than 0");
+            }
+        }
+        for (key, is_idle, needs) in [
+            ("burst", burst.is_some() && calls_per_second.is_none(), "calls_per_second"),
+            (
+                "bytes_burst",
+                bytes_burst.is_some() && bytes_per_second.is_none(),
+                "bytes_per_second",
+            ),
+        ] {
+            if is_idle {
+                self.problem(&format!("{path}.{key}"), format!("says nothing without {needs}"));
+            }
         }
     }
 

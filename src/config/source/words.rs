@@ -38,7 +38,7 @@ pub(super) fn explain(message: &str, found: Option<&Value>) -> String {
         "u16" => "a whole number from 0 to 65535",
         "u32" => "a whole number from 0 to 4294967295",
         "struct Check" => "a mapping such as { otlp: {} }",
-        "struct CallRate" => "a mapping such as { calls_per_second: 100, burst: 200 }",
+        "struct ClientLimits" => "a mapping such as { calls_per_second: 100, burst: 200 }",
         "struct Token" => "a mapping such as { token: TEXT, tenant: team-a }",
         "struct User" => "a mapping such as { user: ann, password: TEXT, tenant: team-a }",
         "struct Rate" => "a mapping such as { burst: 20, rate: 10 }",
