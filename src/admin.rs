@@ -27,7 +27,6 @@ use tokio::{
     time::timeout,
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use tracing::debug;
 
 pub use self::{
     access::Access,
@@ -39,9 +38,10 @@ use crate::{
     auth::Denied,
     grpc::ServingStatus,
     health::{Reader, Views},
-    metrics::{Metrics, RefusedLabels},
+    metrics::Metrics,
     net::{self, Addresses},
-    tls::Handshakes,
+    refusals::Refusals,
+    tls::{self, Handshakes},
     upstream::Upstream,
 };
 
@@ -78,15 +78,19 @@ impl Admin {
         let connections = Arc::new(Semaphore::new(CONNECTIONS));
         let addresses = Addresses::new(CONNECTIONS_PER_ADDRESS);
         let handshakes = Arc::<Handshakes>::default();
+        let refusals = Arc::new(Refusals::new(LISTENER.into(), &self.metrics));
         net::accept(
             &listener,
             &connections,
             &CancellationToken::new(),
             |stream, client, permit| {
-                let Some(place) = addresses.take(client) else { return };
+                let Some(place) = addresses.take(client) else {
+                    return refusals.refused(client, "per_address", "its address has enough");
+                };
                 let (admin, handshakes) = (self.clone(), Arc::clone(&handshakes));
+                let refusals = Arc::clone(&refusals);
                 tasks.spawn(async move {
-                    admin.serve(stream, client, &handshakes).await;
+                    admin.serve(stream, client, &handshakes, &refusals).await;
                     drop((place, permit));
                 });
             },
@@ -94,18 +98,30 @@ impl Admin {
         .await;
     }
 
-    async fn serve(self, stream: TcpStream, client: IpAddr, handshakes: &Handshakes) {
+    async fn serve(
+        self,
+        stream: TcpStream,
+        client: IpAddr,
+        handshakes: &Handshakes,
+        refusals: &Refusals,
+    ) {
         let access = Arc::clone(&self.running.borrow().access);
         let opened = timeout(HANDSHAKE_TIMEOUT, access.open(stream, handshakes)).await;
         let (stream, certified) = match opened {
-            Ok(Ok(opened)) => opened,
-            Ok(Err(error)) => return debug!(%client, %error, "no admin connection"),
-            Err(_) => return debug!(%client, "no admin connection in time"),
+            Ok(Ok(Some(opened))) => opened,
+            Ok(Ok(None)) => return,
+            Ok(Err(error)) => {
+                return refusals.refused(client, tls::reason(&error), &error.to_string());
+            }
+            Err(_) => return refusals.refused(client, "tls_timeout", "not done in time"),
         };
         let service = service_fn(|request: Request<Incoming>| {
-            let response = match self.admit(&request, client, certified) {
+            let response = match self.admit(&request, certified) {
                 Ok(()) => self.respond(&request),
-                Err(_) => unauthorized(),
+                Err(denied) => {
+                    refusals.denied(Some(client), denied.label());
+                    unauthorized()
+                }
             };
             async move { Ok::<_, Infallible>(response) }
         });
@@ -118,22 +134,11 @@ impl Admin {
     }
 
     /// Whether a request is answered; `certified` where its connection has shown a certificate.
-    fn admit(
-        &self,
-        request: &Request<Incoming>,
-        client: IpAddr,
-        certified: bool,
-    ) -> Result<(), Denied> {
-        if OPEN.contains(&request.uri().path()) {
-            return Ok(());
+    fn admit(&self, request: &Request<Incoming>, certified: bool) -> Result<(), Denied> {
+        match OPEN.contains(&request.uri().path()) {
+            true => Ok(()),
+            false => self.running.borrow().access.admits(certified, request.headers()),
         }
-        let admitted = self.running.borrow().access.admits(certified, request.headers());
-        admitted.inspect_err(|denied| {
-            let reason = denied.label();
-            debug!(%client, reason, "admin request denied");
-            let labels = RefusedLabels { listener: LISTENER.into(), reason };
-            self.metrics.denied.get_or_create(&labels).inc();
-        })
     }
 
     fn respond(&self, request: &Request<Incoming>) -> Response<Full<Bytes>> {

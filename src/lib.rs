@@ -13,7 +13,7 @@
 //! 5  relay                         a worker's streams: paired with an endpoint's, or answered here
 //! 4  route  auth  answer  |  probe  discovery    request plane | control plane: neither imports the other
 //! 3  health                        Board: endpoint states folded into one published answer
-//! 2  upstream                      Upstream, Endpoint, Balancer
+//! 2  upstream  refusals            Upstream, Endpoint, Balancer | who is turned away
 //! 1  http2  grpc  net  tls  metrics  shutdown
 //! 0  config                        plain data
 //! ```
@@ -98,6 +98,7 @@ pub mod http2;
 pub mod metrics;
 pub mod net;
 pub mod probe;
+pub mod refusals;
 pub mod relay;
 pub mod route;
 pub mod shutdown;

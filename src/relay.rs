@@ -27,7 +27,6 @@ mod place;
 mod pump;
 mod quota;
 mod reflection;
-mod refusals;
 mod reload;
 mod removed;
 mod replay;

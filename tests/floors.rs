@@ -12,7 +12,7 @@ use std::{
 const FLOORS: [&[&str]; 9] = [
     &["config"],
     &["http2", "grpc", "net", "tls", "metrics", "shutdown"],
-    &["upstream"],
+    &["upstream", "refusals"],
     &["health"],
     &["route", "auth", "answer", "probe", "discovery"],
     &["relay"],

@@ -31,7 +31,8 @@ impl Access {
         Self { tls: tls.cloned(), clients, tokens: config.tokens.clone() }
     }
 
-    /// A connection on which HTTP may be spoken, and whether its client has shown a certificate.
+    /// A connection on which HTTP may be spoken, and whether its client has shown a certificate. None
+    /// where it left without a word.
     ///
     /// # Errors
     /// The handshake failed.
@@ -39,15 +40,15 @@ impl Access {
         &self,
         stream: TcpStream,
         handshakes: &Handshakes,
-    ) -> io::Result<(Stream, bool)> {
-        let Some(tls) = &self.tls else { return Ok((Either::Right(stream), false)) };
+    ) -> io::Result<Option<(Stream, bool)>> {
+        let Some(tls) = &self.tls else { return Ok(Some((Either::Right(stream), false))) };
         Ok(match tls.accept(stream, handshakes).await? {
             Accepted::Tls(stream) => {
                 let certified = stream.get_ref().1.peer_certificates().is_some();
-                (Either::Left(stream), certified)
+                Some((Either::Left(stream), certified))
             }
-            Accepted::Plain(stream) => (Either::Right(stream), false),
-            Accepted::Gone => return Err(io::ErrorKind::UnexpectedEof.into()),
+            Accepted::Plain(stream) => Some((Either::Right(stream), false)),
+            Accepted::Gone => None,
         })
     }
 

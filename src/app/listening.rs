@@ -195,16 +195,20 @@ fn origin(places: &mut Option<Addresses>, listener: &Listener, client: IpAddr) -
         return Some(Origin::Balancer { sender: client, places: places.clone() });
     }
     if !access.allows(client) {
-        listener.refused(client, "address", OUTSIDE);
+        listener.refusals().refused(client, "address", OUTSIDE);
         return None;
     }
     if access.proxy_protocol == ProxyProtocol::Required {
-        listener.refused(client, "proxy_protocol", "not a balancer of proxy_protocol_from");
+        listener.refusals().refused(
+            client,
+            "proxy_protocol",
+            "not a balancer of proxy_protocol_from",
+        );
         return None;
     }
     let place = places.as_ref().map(|places| places.take(client));
     if let Some(None) = place {
-        listener.refused(client, "per_address", ENOUGH);
+        listener.refusals().refused(client, "per_address", ENOUGH);
         return None;
     }
     Some(Origin::Client { client, place: place.flatten() })

@@ -145,7 +145,7 @@ impl Running {
                     let pause = LONGEST_SWEEP.min(pause * 2);
                     self.sweep = (Instant::now() + pause, pause);
                     self.metrics.keep(&named(&self.config, &self.upstreams));
-                    self.listening.iter().for_each(|it| it.listener().tell_refused());
+                    self.listening.iter().for_each(|it| it.listener().refusals().tell());
                     if self.told.elapsed() >= DAY {
                         self.told = Instant::now();
                         self.certificates.tell(&self.config, &self.metrics);

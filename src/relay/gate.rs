@@ -32,7 +32,7 @@ impl Engine {
         let (client, peer, now) = (link.client.map(|it| it.ip()), &link.peer, self.clock);
         let shed = |whose, shed: Shed| {
             let (reason, words) = reason(whose, shed.lack);
-            listener.denied(client, reason);
+            listener.refusals().denied(client, reason);
             // Each at another time, so that they do not all return at once.
             let retry_delay = Some(shed.wait + LATER.mul_f64(fastrand::f64()));
             Status { retry_delay, ..Status::new(Code::ResourceExhausted, words) }
@@ -49,7 +49,7 @@ impl Engine {
         let tenant = said(head, TENANT);
         let admitted = gate.admit(|| said(head, AUTHORIZATION), peer, &tenant);
         let admitted = admitted.map_err(|denied| {
-            listener.denied(client, denied.label());
+            listener.refusals().denied(client, denied.label());
             denied.status()
         })?;
         if let Some(quota) = &listener.tenants {
@@ -89,7 +89,7 @@ impl Engine {
         let link = &self.links[client.link];
         let client = link.client.map(|it| it.ip());
         let answers = gate.answers(|| said(head, AUTHORIZATION), &link.peer);
-        answers.inspect_err(|denied| listener.denied(client, denied.label()))
+        answers.inspect_err(|denied| listener.refusals().denied(client, denied.label()))
     }
 }
 

@@ -1,16 +1,13 @@
 //! A listener as the relay knows it: what it answers, and where its calls go.
 
-use std::{net::IpAddr, sync::Arc};
+use std::sync::Arc;
 
 use prometheus_client::metrics::counter::Counter;
-use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use tracing::warn;
 
 use super::{
     End,
     quota::Quota,
-    refusals::Refusals,
     target::{Target, Way},
 };
 use crate::{
@@ -19,9 +16,10 @@ use crate::{
     config,
     grpc::Code,
     metrics::{
-        AnswerLabels, BytesLabels, KeyLabels, ListenerLabels, Metrics, RefusedLabels,
-        RequestLabels, RetryLabels, Text,
+        AnswerLabels, BytesLabels, KeyLabels, ListenerLabels, Metrics, RequestLabels, RetryLabels,
+        Text,
     },
+    refusals::Refusals,
     route::{self, Candidates, Dialect, Router, Table},
     tls,
     upstream::Upstream,
@@ -109,11 +107,11 @@ impl Listener {
             ways,
             targets,
             default,
+            refusals: Arc::new(Refusals::new(name.clone(), metrics)),
             name,
             answers,
             access: config.access.clone(),
             gate: Gate::new(config),
-            refusals: Arc::default(),
             limits: config.limits,
             max_message_size: config.max_message_size,
             metrics: metrics.clone(),
@@ -194,33 +192,9 @@ impl Listener {
         self.gate.as_ref().map(|gate| gate.peer(certificate)).unwrap_or_default()
     }
 
-    /// Counts a call that is turned away for who makes it, and now and then logs it.
-    pub fn denied(&self, client: Option<IpAddr>, reason: &'static str) {
-        if let Some(unlogged) = self.refusals.note(reason, Instant::now()) {
-            let client = client.map(tracing::field::display);
-            warn!(listener = %self.name.0, client, reason, unlogged, "call denied");
-        }
-        let labels = RefusedLabels { listener: self.name.clone(), reason };
-        self.metrics.denied.get_or_create(&labels).inc();
-    }
-
-    /// Counts a connection that is closed before anything is asked on it, and now and then logs it
-    /// and `why` that is.
-    pub fn refused(&self, client: IpAddr, reason: &'static str, why: &str) {
-        if let Some(unlogged) = self.refusals.note(reason, Instant::now()) {
-            // A part of it may be the client's own words.
-            let why = format_args!("{why:.200}");
-            warn!(listener = %self.name.0, %client, reason, %why, unlogged, "connection refused");
-        }
-        let labels = RefusedLabels { listener: self.name.clone(), reason };
-        self.metrics.connections_refused.get_or_create(&labels).inc();
-    }
-
-    /// Logs how many were turned away unlogged, where none has followed in whose line it would be.
-    pub fn tell_refused(&self) {
-        for (reason, unlogged) in self.refusals.overdue(Instant::now()) {
-            warn!(listener = %self.name.0, reason, unlogged, "more turned away");
-        }
+    /// Those that it turns away.
+    pub fn refusals(&self) -> &Refusals {
+        &self.refusals
     }
 
     /// Where it counts.

@@ -71,7 +71,7 @@ impl Origin {
             Self::Balancer { sender, places } => (sender, places),
         };
         let refused = |client, reason, words: &str| {
-            listener.refused(client, reason, words);
+            listener.refusals().refused(client, reason, words);
             io::Error::new(io::ErrorKind::PermissionDenied, words)
         };
         let required = listener.access().proxy_protocol == ProxyProtocol::Required;

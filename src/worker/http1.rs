@@ -94,7 +94,7 @@ async fn respond(request: Request<Incoming>, listener: &Listener, asker: &Asker)
             &gate.peer(asker.certificate.as_ref()),
         )
     {
-        listener.denied(Some(asker.client), denied.label());
+        listener.refusals().denied(Some(asker.client), denied.label());
         return match dialect {
             Dialect::Http => plain(&head.method, answer::denial(gate.refusal(denied))),
             _ => grpc(Answer::refusal(denied.status())),

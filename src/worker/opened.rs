@@ -47,7 +47,11 @@ impl Opened {
     ) -> io::Result<Self> {
         let first = std::mem::take(&mut entered.first);
         let failed = |error: &io::Error| {
-            listener.refused(entered.client.ip(), tls::reason(error), &error.to_string());
+            listener.refusals().refused(
+                entered.client.ip(),
+                tls::reason(error),
+                &error.to_string(),
+            );
         };
         let stream = match listener.tls() {
             None => return Self::plain(first, stream).await,
