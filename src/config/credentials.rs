@@ -8,9 +8,11 @@ mod tokens;
 
 use std::{collections::HashMap, fmt, sync::Arc};
 
+use aws_lc_rs::{
+    constant_time::verify_slices_are_equal,
+    digest::{SHA256, digest},
+};
 use base64::{Engine, engine::general_purpose::STANDARD};
-use sha2::{Digest, Sha256};
-use subtle::ConstantTimeEq;
 
 pub use self::{
     jwks::{Jwks, NoKey},
@@ -52,7 +54,7 @@ impl Credentials {
         let colon = plain.iter().position(|byte| *byte == b':')?;
         let user = str::from_utf8(&plain[..colon]).ok().and_then(|user| self.users.get(user));
         let (wanted, tenant) = user.map_or((&NOBODY, None), |(hash, tenant)| (hash, Some(tenant)));
-        let same: bool = hash(&plain[colon + 1..]).ct_eq(wanted).into();
+        let same = verify_slices_are_equal(&hash(&plain[colon + 1..]), wanted).is_ok();
         tenant.filter(|_| same).map(String::as_str)
     }
 
@@ -142,7 +144,7 @@ fn hash_of_token(token: &str) -> Result<Hash, &'static str> {
 
 /// The SHA-256 of a secret.
 pub fn hash(secret: &[u8]) -> Hash {
-    Sha256::digest(secret).into()
+    digest(&SHA256, secret).as_ref().try_into().expect("a SHA-256 has 32 bytes")
 }
 
 fn hexadecimal(digits: &str) -> Option<Hash> {
