@@ -10,3 +10,4 @@ pub mod huffman;
 pub mod identity;
 pub mod limits;
 pub mod literal;
+mod role;

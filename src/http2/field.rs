@@ -7,80 +7,7 @@
 use std::{cell::Cell, collections::HashMap, rc::Rc};
 
 use super::literal::{Literal, is_lawful_value, is_token, shortest};
-
-/// What a field is to the relay, by its name.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Role {
-    /// `:method`
-    Method,
-    /// `:scheme`
-    Scheme,
-    /// `:authority`
-    Authority,
-    /// `:path`
-    Path,
-    /// `:status`
-    Status,
-    /// Another name that begins with a colon, `:protocol` among them.
-    UnknownPseudo,
-    /// Forbidden in HTTP/2 (RFC 9113, 8.2.2).
-    HopByHop,
-    /// `te`
-    Te,
-    /// `host`
-    Host,
-    /// `content-type`
-    ContentType,
-    /// `content-length`
-    ContentLength,
-    /// `grpc-status`
-    GrpcStatus,
-    /// `grpc-timeout`
-    GrpcTimeout,
-    /// `grpc-encoding`
-    GrpcEncoding,
-    /// `accept`
-    Accept,
-    /// Passed on without a look.
-    Plain,
-}
-
-impl Role {
-    fn of(name: &[u8]) -> Self {
-        match name {
-            b":method" => Self::Method,
-            b":scheme" => Self::Scheme,
-            b":authority" => Self::Authority,
-            b":path" => Self::Path,
-            b":status" => Self::Status,
-            [b':', ..] => Self::UnknownPseudo,
-            b"connection" | b"keep-alive" | b"proxy-connection" | b"transfer-encoding"
-            | b"upgrade" => Self::HopByHop,
-            b"te" => Self::Te,
-            b"host" => Self::Host,
-            b"content-type" => Self::ContentType,
-            b"content-length" => Self::ContentLength,
-            b"grpc-status" => Self::GrpcStatus,
-            b"grpc-timeout" => Self::GrpcTimeout,
-            b"grpc-encoding" => Self::GrpcEncoding,
-            b"accept" => Self::Accept,
-            _ => Self::Plain,
-        }
-    }
-
-    /// Whether the name begins with a colon.
-    pub fn is_pseudo(self) -> bool {
-        matches!(
-            self,
-            Self::Method
-                | Self::Scheme
-                | Self::Authority
-                | Self::Path
-                | Self::Status
-                | Self::UnknownPseudo
-        )
-    }
-}
+pub use super::role::Role;
 
 /// A field's name.
 #[derive(Debug)]
@@ -140,6 +67,7 @@ pub struct Field {
     literal: Box<[u8]>,
     size: usize,
     lawful: bool,
+    passes: bool,
     note: Cell<u32>,
 }
 
@@ -147,8 +75,14 @@ impl Field {
     fn new(id: u32, name: Rc<Name>, value: &[u8]) -> Self {
         let lawful = name.is_lawful() && is_lawful_value(value);
         let size = name.plain.len() + value.len() + OVERHEAD;
+        let passes = match name.role {
+            Role::Te => value == b"trailers",
+            Role::HopByHop | Role::ContentLength => false,
+            role => !role.is_pseudo(),
+        };
         let (value, literal) = (value.into(), shortest(value));
-        Self { id, name, value, literal, size, lawful, note: Cell::new(0) }
+        let passes = passes && lawful;
+        Self { id, name, value, literal, size, lawful, passes, note: Cell::new(0) }
     }
 
     /// Unique in its [`Fields`] for ever; up to 61 it is the field's place in the static table.
@@ -174,6 +108,11 @@ impl Field {
     /// Its size in a table or a header list (RFC 7541, 4.1), in bytes.
     pub fn size(&self) -> usize {
         self.size
+    }
+
+    /// Whether it may stand in any message, behind the pseudo-header fields, without a further look.
+    pub fn passes(&self) -> bool {
+        self.passes
     }
 
     /// Whether name and value are what RFC 9113, 8.2.1 allows.

@@ -89,6 +89,12 @@ impl Block {
         let mut facts = Facts::default();
         let mut regular = false;
         for line in self.lines() {
+            if let Line::Known(field) = &line
+                && field.passes()
+            {
+                regular = true;
+                continue;
+            }
             let role = line.name().role();
             if !line.is_lawful() || (role.is_pseudo() && regular) {
                 return Err(Malformed);
