@@ -151,9 +151,10 @@ WORDS = "nicht möglich: 100 % belegt\n"
 DETAILS = bytes(range(256))
 
 
-def pages(world: World) -> "Pages":
-    """A web server of Python's, whose answer to every GET is to be set."""
-    server = Pages(("127.0.0.1", 0), _Page)
+def pages(world: World, answer: tuple[int, bytes] = (200, b"ready"), port: int = 0) -> "Pages":
+    """A web server of Python's, whose answer to every GET may be set anew."""
+    server = Pages(("127.0.0.1", port), _Page)
+    server.answer = answer
     thread = threading.Thread(target=server.serve_forever, args=(0.05,))
     thread.start()
     world.stack.callback(thread.join)
@@ -164,7 +165,7 @@ def pages(world: World) -> "Pages":
 
 class Pages(http.server.ThreadingHTTPServer):
     daemon_threads = True
-    answer = (200, b"ready")
+    answer: tuple[int, bytes]
     paths: list[str] = []
 
 

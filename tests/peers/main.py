@@ -29,6 +29,7 @@ from cases import (
     tls_balancers,
     tls_clients,
     tls_upstreams,
+    tokens,
 )
 from suite import CASES, FOLLOWED, HERE, RESTARTED, Case, World
 
@@ -49,6 +50,7 @@ MODULES = (
     tls_clients,
     tls_upstreams,
     identities,
+    tokens,
     probers,
     drain,
     conformance,

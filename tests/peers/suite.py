@@ -198,6 +198,12 @@ class Proxy(Process):
         found = next(it for it in upstreams if it["upstream"] == upstream)
         return found["endpoints"][endpoint]["reason"]
 
+    def metric(self, name: str) -> float:
+        """What /metrics says under a name and its labels; 0 where it says nothing."""
+        with urllib.request.urlopen(f"http://{self.admin}/metrics", timeout=5) as response:
+            lines = response.read().decode().splitlines()
+        return sum(float(it.split()[-1]) for it in lines if it.startswith(f"{name} "))
+
     def __enter__(self) -> "Proxy":
         return self
 
