@@ -1,5 +1,5 @@
-"""Clients with tokens that an issuer has signed: PyJWT signs, a web server of Python's has the keys,
-and each client calls for the tenant of its token, or tells why it may not."""
+"""Clients with tokens that an issuer has signed: PyJWT signs, a web server of Python's has the
+keys, and each client calls for the tenant of its token, or tells why it may not."""
 
 import json
 import logging
