@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from suite import World
+from suite import World, command, equal
 
 # Of a client, as a service mesh names it.
 SPIFFE = "spiffe://cluster.local/ns/tempo/sa/collector"
@@ -74,10 +74,9 @@ class Authority:
             .sign(self.key, hashes.SHA256())
         )
         stem = f"{self.name}-{self.issued}"
-        private = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
         return Pair(
             self.world.file(f"{stem}.crt", signed.public_bytes(Encoding.PEM)),
-            self.world.file(f"{stem}.key", private),
+            self.world.file(f"{stem}.key", _private(key)),
         )
 
     def client(self, own: Pair | None = None) -> grpc.ChannelCredentials:
@@ -89,6 +88,25 @@ class Authority:
         """Of grpcio's servers, which want a certificate of its where `clients`."""
         roots = self.file.read_bytes() if clients else None
         return grpc.ssl_server_credentials([own.read()], roots, clients)
+
+    def says_of(self, pair: Pair, revoked: bool = False) -> Path:
+        """Its OCSP response about a certificate, by `openssl ocsp`."""
+        self.issued += 1
+        serial = x509.load_pem_x509_certificate(pair.cert.read_bytes()).serial_number
+        since = f"{datetime.now(UTC):%y%m%d%H%M%SZ}" if revoked else ""
+        state = "R" if revoked else "V"
+        stands = (state, "491231235959Z", since, f"{serial:X}", "unknown", "/CN=x")
+        stem = f"{self.name}-{self.issued}"
+        index = self.world.file(f"{stem}.index", "\t".join(stands) + "\n")
+        signs = self.world.file(f"{stem}.signer", _private(self.key))
+        response = self.world.directory / f"{stem}.ocsp"
+        done = command(
+            *("openssl", "ocsp", "-index", index, "-CA", self.file, "-issuer", self.file),
+            *("-rsigner", self.file, "-rkey", signs, "-cert", pair.cert, "-ndays", "7"),
+            *("-no_nonce", "-noverify", "-respout", response),
+        )
+        equal(done.code, 0, done.err)
+        return response
 
     def _builder(self, subject: x509.Name, key: Any, days: int) -> x509.CertificateBuilder:
         now = datetime.now(UTC)
@@ -105,6 +123,10 @@ class Authority:
             .add_extension(its_own, False)
             .add_extension(issuer, False)
         )
+
+
+def _private(key: Any) -> bytes:
+    return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
 
 
 def _name(name: str) -> x509.GeneralName:

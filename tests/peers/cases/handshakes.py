@@ -1,4 +1,5 @@
-"""Handshakes, by `openssl s_client`: versions, ALPN, names, resumption, and what there is not."""
+"""Handshakes, by `openssl s_client`: versions, ALPN, names, resumption, stapling, and what there is
+not."""
 
 import re
 import socket
@@ -9,7 +10,7 @@ from pathlib import Path
 
 from backends import Backend
 from certificates import Authority, Pair, secured
-from suite import Output, Proxy, World, case, command, configuration, contains, equal
+from suite import Output, Proxy, World, case, command, configuration, contains, equal, eventually
 
 GET = "GET /healthz HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n"
 VERSIONS = ("-tls1_2", "-tls1_3")
@@ -21,7 +22,8 @@ class Server:
     def __init__(self, world: World, *shown: Pair, ca: Authority, **more: str):
         self.world, self.ca = world, ca
         backend = Backend(world)
-        whole = configuration([backend.address], limits={"handshake_timeout": "1s"})
+        soon = {"limits": {"handshake_timeout": "1s"}, "reload": {"interval": "50ms"}}
+        whole = configuration([backend.address], **soon)
         certificates = [pair.files() for pair in shown[1:]]
         whole = secured(whole, shown[0], certificates=certificates, **more)
         self.proxy: Proxy = world.proxy(whole).wait_until("SERVING")
@@ -157,6 +159,37 @@ def nothing_more(world: World) -> None:
     # It is not answered, and then closed as who says nothing.
     equal(done.code, 1, "renegotiation fails")
     equal(server.proxy.serving(), "SERVING")
+
+
+@case("openssl s_client -status and curl --cert-status: what `openssl ocsp` says is stapled")
+def stapling(world: World) -> None:
+    ca = Authority(world)
+    shown, other = ca.pair("localhost"), ca.pair("other.test")
+    # Curl looks for the issuer in what it is shown.
+    shown.cert.write_bytes(shown.cert.read_bytes() + ca.file.read_bytes())
+    response = ca.says_of(shown)
+    server = Server(world, shown, other, ca=ca, ocsp_file=str(response))
+    port = server.place[1]
+
+    def says(version: str, name: str, *more: str) -> str:
+        return server.connects(version, "-servername", name, *more, says=GET).out
+
+    def curl(name: str) -> int:
+        to = ("--connect-to", f"::127.0.0.1:{port}", "--cacert", ca.file)
+        return command("curl", "-sS", "--cert-status", *to, f"https://{name}:{port}/healthz").code
+
+    for version in VERSIONS:
+        good = says(version, "localhost", "-status")
+        contains(good, "OCSP Response Status: successful", "Cert Status: good", "Verification: OK")
+        contains(good, "HTTP/1.1 200 OK")
+        contains(says(version, "other.test", "-status"), "OCSP response: no response sent")
+        # Who does not ask for it is not sent it.
+        equal("OCSP" in says(version, "localhost"), False, "a response that nobody asked for")
+    equal((curl("localhost"), curl("other.test")), (0, 91), "curl's exit codes")
+    ca.says_of(shown, revoked=True).rename(response)
+    eventually("it is told anew", lambda: "revoked" in says("-tls1_3", "localhost", "-status"))
+    contains(says("-tls1_2", "localhost", "-status"), "Cert Status: revoked")
+    equal(curl("localhost"), 91, "curl's exit code")
 
 
 @case("openssl s_client: new keys in the middle of a connection, and calls go on")
