@@ -10,6 +10,7 @@ from pathlib import Path
 from types import FrameType
 
 from cases import (
+    announced,
     answers,
     balancers,
     clients,
@@ -44,6 +45,7 @@ MODULES = (
     handshakes,
     probes,
     proxied,
+    announced,
     balancers,
     fleets,
     clients,
