@@ -66,14 +66,15 @@ def key_set(*signers: Signer) -> tuple[int, bytes]:
 
 
 class Door:
-    """A proxy that takes tokens by the keys at a port of this machine."""
+    """A proxy that takes tokens by the keys at a port of this machine, with `health` for that
+    too."""
 
-    def __init__(self, world: World, port: int, **rules: Any):
+    def __init__(self, world: World, port: int, health: bool = False, **rules: Any):
         self.backend = Backend(world)
         whole = configuration([self.backend.address])
         url = f"http://127.0.0.1:{port}/keys"
         rules = {"jwks_url": url, "issuer": ISSUER, "audience": ["upbeat"], **rules}
-        whole["listeners"][0]["auth"] = {"jwt": rules}
+        whole["listeners"][0]["auth"] = {"jwt": rules, "health": health}
         # So that all that the backend notes are calls.
         for upstream in whole["upstreams"].values():
             upstream["probe"]["checks"] = [{"tcp": {}}]
@@ -217,6 +218,36 @@ def span() -> ReadableSpan:
     made = TracerProvider().get_tracer("peers").start_span("span")
     made.end()
     return made
+
+
+@case("grpc_health_probe and curl ask for health without a token, but not where it needs one too")
+def health(world: World) -> None:
+    signer = Signer("1")
+    server = pages(world, key_set(signer))
+    door = Door(world, server.server_port)
+    closed = Door(world, server.server_port, health=True)
+    token = signer.token()
+    for it in (door, closed):
+        eventually("the keys are there", lambda it=it: it.calls(token) == "OK")
+
+    def probe(door: Door, *options: str) -> tuple[int, str]:
+        done = command(BIN / "grpc-health-probe", "-addr", door.address, *options)
+        return done.code, done.out + done.err
+
+    def get(door: Door, path: str, *options: str) -> str:
+        done = command("curl", "-sSi", *options, f"http://{door.address}{path}")
+        return done.out.lower()
+
+    bearer = ("-rpc-header", f"authorization: Bearer {token}")
+    for code, text in (probe(door), probe(closed, *bearer)):
+        equal((code, "status: SERVING" in text), (0, True), text)
+    code, text = probe(closed)
+    equal(code, 3, text)
+    contains(text, "code = Unauthenticated", "no credentials")
+    for text in (get(door, "/healthz"), get(closed, "/healthz", "--oauth2-bearer", token)):
+        contains(text, " 200 ok", "serving")
+    contains(get(closed, "/healthz"), " 401 unauthorized", "www-authenticate: bearer realm=")
+    contains(get(closed, "/livez"), " 200 ok")
 
 
 @case("keys that an issuer changes: a token by a new one has it fetched, by an old one is refused")
