@@ -10,6 +10,7 @@ from typing import Any
 import grpc
 
 from backends import Backend, channel, unused_port
+from cases import proxied
 from certificates import Authority
 from fronts import ask, cluster, run_envoy, run_haproxy
 from suite import Proxy, World, case, command, configuration, equal, eventually
@@ -33,7 +34,7 @@ def tells(world: World, start: Start, **more: Any) -> None:
             upstream["probe"]["checks"] = [{"grpc": {}}]
         with world.proxy(whole) as proxy:
             proxy.wait_until("SERVING")
-            by_curl(world, proxy, backend)
+            by_curl(world, proxy["otlp"], backend)
             by_grpcio(proxy, backend)
     # Nobody else is heard without one.
     backend.metadata = []
@@ -56,7 +57,7 @@ def heard(backend: Backend) -> tuple[str, int]:
     return said[0][0], int(said[1][0])
 
 
-def by_curl(world: World, proxy: Proxy, backend: Backend) -> None:
+def by_curl(world: World, address: str, backend: Backend) -> None:
     """One that says which address and port it has had, and tries to say others."""
     frame = world.file("frame", bytes(5))
     ports = []
@@ -66,7 +67,7 @@ def by_curl(world: World, proxy: Proxy, backend: Backend) -> None:
             *("-H", "content-type: application/grpc", "-H", "te: trailers"),
             *("-H", f"{ADDRESS}: 192.0.2.1", "-H", f"{PORT}: 1", "--data-binary", f"@{frame}"),
             *("-o", "/dev/null", "-w", "%{local_ip} %{local_port}"),
-            f"http://{proxy['otlp']}/peers.Echo/Unary",
+            f"http://{address}/peers.Echo/Unary",
         )
         equal(done.code, 0, done.err)
         equal("{} {}".format(*heard(backend)), done.out, "the client's own address and port")
@@ -144,6 +145,19 @@ def haproxy_tls(world: World) -> None:
     both = world.file("haproxy.pem", cert + key)
     tls = {"ca_file": str(ca.file), "server_name": "localhost"}
     tells(world, lambda world, at: haproxy(world, at, f"ssl crt {both} alpn h2"), tls=tls)
+
+
+@case("HAProxy before and behind, by send-proxy-v2 and accept-proxy: the client's address passes")
+def through(world: World) -> None:
+    backend = Backend(world)
+    whole = configuration([haproxy(world, backend.address)])
+    whole["listeners"][0] |= {"proxy_protocol": "required", "proxy_protocol_from": ["127.0.0.1"]}
+    for upstream in whole["upstreams"].values():
+        # What comes in by the other version.
+        upstream["proxy_protocol"] = "v1"
+        upstream["probe"]["checks"] = [{"grpc": {}}]
+    proxy = world.proxy(whole).wait_until("SERVING")
+    by_curl(world, proxied.haproxy(world, proxy["otlp"], "send-proxy-v2"), backend)
 
 
 @case("nginx behind, by listen proxy_protocol, tells each client's address and port, in v1 and v2")
