@@ -29,6 +29,8 @@ pub(in crate::config) struct Admin {
     pub(in crate::config) tokens: Vec<Secret>,
     /// A file of more of them, one a line. Read at the start, and again when it changes. Default:
     /// none.
+    #[serde(deserialize_with = "given")]
+    #[schemars(with = "Option<String>")]
     pub(in crate::config) token_file: Option<PathBuf>,
 }
 

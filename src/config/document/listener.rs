@@ -54,6 +54,8 @@ pub(in crate::config) struct Listener {
     /// Where connections may come from, such as `10.0.0.0/8`, `2001:db8::/32` or
     /// `gcp-health-checks`, which are 35.191.0.0/16 and 130.211.0.0/22; any other one is closed at
     /// once, unread. Default: anywhere.
+    #[serde(deserialize_with = "given")]
+    #[schemars(with = "Option<Vec<Range>>")]
     pub(in crate::config) allow: Option<Vec<Range>>,
     /// Whether connections begin with a PROXY header, version 1 or 2, which says who the client is:
     /// for `allow`, `max_connections_per_address` and the log. Default: `none`.
@@ -65,9 +67,13 @@ pub(in crate::config) struct Listener {
     /// under that name is taken out, since anybody can write it. Default: false.
     pub(in crate::config) x_forwarded_for: bool,
     /// What calls must prove. Default: nothing.
+    #[serde(deserialize_with = "given")]
+    #[schemars(with = "Option<Auth>")]
     pub(in crate::config) auth: Option<Auth>,
     /// Which tenants may call. Default: all, and one without too; with `auth` the ones that it
     /// sets.
+    #[serde(deserialize_with = "given")]
+    #[schemars(with = "Option<Tenant>")]
     pub(in crate::config) tenant: Option<Tenant>,
     /// How much one tenant, or one client address, may ask for. Default: no bound.
     pub(in crate::config) limits_per: LimitsPer,

@@ -21,13 +21,16 @@ pub(in crate::config) struct ListenerTls {
     /// the first of all to others. Default: none.
     pub(in crate::config) certificates: Vec<KeyPair>,
     /// Whom clients must have their certificates from, in PEM. Default: none, they need none.
+    #[serde(deserialize_with = "given")]
+    #[schemars(with = "Option<String>")]
     pub(in crate::config) client_ca_file: Option<PathBuf>,
     /// Whether clients need a certificate. Default: `required` with a `client_ca_file`, else `none`.
     pub(in crate::config) client_auth: Option<ClientAuth>,
     /// Lists of clients' certificates that are not valid any more, in PEM: one of each issuer.
     /// Default: none.
     pub(in crate::config) crl_files: Vec<PathBuf>,
-    /// Whether clients may also speak without TLS on this port. Default: false.
+    /// Whether clients may also speak without TLS on this port, which they cannot where a
+    /// certificate is required of them. Default: false.
     pub(in crate::config) plain: bool,
 }
 

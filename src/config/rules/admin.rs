@@ -13,9 +13,13 @@ impl Checker<'_> {
     pub(super) fn admin(&mut self, raw: document::Admin) -> Admin {
         let document::Admin { address, tls, tokens, token_file } = raw;
         let plain = tls.as_ref().is_some_and(|tls| tls.plain);
+        let tls = tls.map(|raw| document::ListenerTls { plain: false, ..raw });
         let tls = tls.map(|raw| self.listener_tls("admin.tls".to_owned(), raw));
         if plain {
             self.problem("admin.tls.plain", "cannot be true: what proves who asks stays secret");
+        }
+        if token_file.as_ref().is_some_and(|file| file.as_os_str().is_empty()) {
+            self.problem("admin.token_file", "must name a file: without one nobody has a token");
         }
         let proves = !tokens.is_empty() || token_file.is_some();
         let mut known = Tokens::default();

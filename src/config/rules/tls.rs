@@ -26,11 +26,16 @@ impl Checker<'_> {
             None => ClientAuth::None,
         };
         let auth = raw.client_auth.unwrap_or(default);
-        if raw.client_ca_file.is_none() {
+        if raw.client_ca_file.as_ref().is_none_or(|file| file.as_os_str().is_empty()) {
             let words = "is required: whom clients must have their certificates from";
             if auth != ClientAuth::None || !raw.crl_files.is_empty() {
                 self.problem(&format!("{path}.client_ca_file"), words);
             }
+        }
+        if plain && auth == ClientAuth::Required {
+            let words =
+                "cannot be true where clients need a certificate: without TLS they have none";
+            self.problem(&format!("{path}.plain"), words);
         }
         let clients = raw.client_ca_file.filter(|_| auth != ClientAuth::None).map(|ca_file| {
             let required = auth == ClientAuth::Required;
