@@ -1,6 +1,13 @@
 //! A listener's side: its certificates, which clients it takes, and their handshakes.
 
-use std::{io, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    future::{Future, poll_fn},
+    io,
+    path::PathBuf,
+    sync::Arc,
+    task::Poll,
+    time::Duration,
+};
 
 use rustls::{
     RootCertStore, ServerConfig,
@@ -17,6 +24,7 @@ use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
     sync::{Semaphore, SemaphorePermit},
+    task::yield_now,
     time::timeout,
 };
 use tokio_rustls::{LazyConfigAcceptor, server::TlsStream};
@@ -103,12 +111,14 @@ impl Acceptor {
         let accepting = hello.into_stream(Arc::clone(&self.config)).into_fallible();
         let mut accepting = std::pin::pin!(accepting);
         let place = handshakes.place().await;
-        // A client that takes its time, which may be on purpose, holds up no other.
-        let held = timeout(HELD, accepting.as_mut()).await;
+        // What is worth bounding is the work of the answer. A client that takes its time then, which
+        // may be on purpose, holds up no other.
+        let answered = poll_fn(|cx| Poll::Ready(accepting.as_mut().poll(cx))).await;
+        yield_now().await;
         drop(place);
-        let done = match held {
-            Ok(done) => done,
-            Err(_) => accepting.await,
+        let done = match answered {
+            Poll::Ready(done) => done,
+            Poll::Pending => accepting.await,
         };
         match done {
             Ok(stream) => Ok(Accepted::Tls(Box::new(stream))),
@@ -144,7 +154,7 @@ pub enum Accepted {
     Gone,
 }
 
-/// A worker's handshakes: so many at a time that the calls of others go on between them.
+/// A worker's handshakes: so many in one turn that the calls of others go on between them.
 #[derive(Debug)]
 pub struct Handshakes(Semaphore);
 
@@ -229,10 +239,8 @@ impl ResolvesServerCert for ByName {
 
 /// The first byte of a TLS connection: a record of the handshake (RFC 8446, 5.1).
 const HANDSHAKE: u8 = 0x16;
-/// Handshakes of one worker that are worked on at a time.
+/// Clients of one worker whose first words are answered before it looks at its sockets again.
 const IN_FLIGHT: usize = 32;
-/// How long one is counted as such.
-const HELD: Duration = Duration::from_millis(100);
 /// How long a client that was refused has to close, and in how many pieces it may send what for.
 const LINGER: Duration = Duration::from_secs(1);
 const PIECES: usize = 16;

@@ -230,17 +230,22 @@ async fn a_client_that_is_refused_reads_why_whatever_it_sends_meanwhile() {
 #[tokio::test]
 async fn clients_that_stall_are_closed_and_hold_nobody_up() {
     let (echo, ca) = (Echo::start().await, Authority::new("stall", "ca"));
-    let proxy = start(echo.address(), &files(&ca.pair("localhost"))).await;
+    let config = yaml(echo.address(), &files(&ca.pair("localhost")));
+    let one = config.replace("workers: 2", "workers: 1");
+    let one = one.replace("{ handshake", "{ max_connections_per_address: unlimited, handshake");
+    let proxy = Proxy::start(&one).await;
+    proxy.wait_serving().await;
     let address = proxy.address("tls");
-    let begun = Instant::now();
+    let (begun, hello) = (Instant::now(), hello(&ca));
     let mut stalling = Vec::new();
-    for number in 0..150 {
+    for number in 0..1200 {
         let mut stream = TcpStream::connect(address).await.unwrap();
-        // Nothing, the beginning of a record, or a whole one and then nothing.
-        match number % 3 {
+        // Nothing, the beginning of a record, or a whole one and then nothing. Of these there are
+        // more than could be waited for one after the other.
+        match number % 12 {
             0 => {}
             1 => stream.write_all(&[0x16, 3, 1, 2]).await.unwrap(),
-            _ => stream.write_all(&hello(&ca)).await.unwrap(),
+            _ => stream.write_all(&hello).await.unwrap(),
         }
         stalling.push(stream);
     }
