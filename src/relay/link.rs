@@ -58,7 +58,7 @@ pub(super) struct Link {
     pub(super) waiting: VecDeque<(CallKey, Direction)>,
     /// Since when no stream is open, or the time of the last sign of life before there was one.
     pub(super) quiet_since: u64,
-    /// When it is asked to end, for its age.
+    /// When it is asked to end, for its age; then, when it was.
     pub(super) old_at: u64,
     /// When something came last, or when no stream was open.
     pub(super) heard_at: u64,
@@ -260,7 +260,7 @@ impl Link {
     pub(super) fn drain(&mut self, now: u64) {
         if !self.draining {
             self.draining = true;
-            self.quiet_since = now;
+            (self.quiet_since, self.old_at) = (now, now);
             self.connection.go_away(false, &mut self.out);
         }
     }

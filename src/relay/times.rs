@@ -56,6 +56,10 @@ impl Engine {
                     let waits = link.connection.is_waiting_since();
                     let silent = !link.connection.is_settled() && quiet >= patience;
                     let stuck = waits.is_some_and(|since| now - since >= patience);
+                    // A client that does not answer says nothing of having heard it.
+                    if link.draining && now.saturating_sub(link.old_at) >= patience {
+                        link.connection.go_away(true, &mut link.out);
+                    }
                     let drained = link.draining
                         && streams == 0
                         && (link.connection.has_gone() || quiet >= patience);

@@ -102,6 +102,34 @@ async fn an_old_connection_is_told_to_go_and_its_calls_end() {
 }
 
 #[tokio::test]
+async fn an_old_connection_ends_whatever_its_client_makes_of_what_it_is_told() {
+    let echo = Echo::start().await;
+    let limits = "{ max_connection_age: 200ms, handshake_timeout: 400ms }";
+    let proxy = proxy(&echo, limits).await;
+    let mut wire = Wire::connect(proxy.address("otlp")).await;
+    wire.answers = false;
+    let begun = Instant::now();
+    let mut head = HEAD;
+    head[3].1 = "/test.Echo/Slow";
+    let (mut open, mut calls) = (true, 0);
+    while open {
+        let stream = wire.open();
+        wire.play(stream, &Message::new(&head).body([0; 5]), 5).await;
+        let ended = |wire: &Wire| {
+            let message = wire.arriving.get(&stream);
+            message.is_some_and(|message| message.ended_by != End::Open)
+        };
+        while open && !ended(&wire) {
+            open = wire.next().await.is_some();
+        }
+        calls += u32::from(open);
+        assert!(begun.elapsed() < Duration::from_secs(4), "{calls} calls, and no end");
+    }
+    assert!(calls >= 3, "{calls} calls in 200 ms, one every 50 ms");
+    proxy.stop().await;
+}
+
+#[tokio::test]
 async fn streams_over_the_limit_are_refused_and_the_connection_lives() {
     let echo = Echo::start().await;
     let proxy = proxy(&echo, "{ max_concurrent_streams: 4 }").await;
