@@ -6,7 +6,7 @@ use super::{
     Listener, Relay,
     call::{Label, Peer},
     engine::Engine,
-    link::Kind,
+    link::{Kind, Link},
     times::Pings,
     turn::millis,
 };
@@ -37,11 +37,11 @@ impl Relay {
 
 impl Engine {
     fn reload(&mut self, settings: Arc<Settings>) {
-        for (_, link) in self.links.iter_mut() {
-            if let Kind::Client(listener) = &mut link.kind {
-                *listener = Arc::clone(current(&settings, listener));
-                let session = link.session.as_ref();
-                link.peer = listener.peer(session.and_then(|session| session.certificate()));
+        for (id, link) in self.links.iter_mut() {
+            link.reload(&settings, self.context.now);
+            if !link.out.is_empty() && !link.dirty {
+                link.dirty = true;
+                self.dirty.push(id);
             }
         }
         self.forget_methods();
@@ -105,9 +105,36 @@ impl Engine {
     }
 }
 
+impl Link {
+    /// Has a client's new calls go by its listener as it is now. A client that would not be let in
+    /// any more is asked to end.
+    pub(super) fn reload(&mut self, settings: &Settings, now: u64) {
+        let Kind::Client(listener) = &mut self.kind else { return };
+        let before = std::mem::replace(listener, Arc::clone(current(settings, listener)));
+        let certificate = self.session.as_ref().and_then(|session| session.certificate());
+        self.peer = listener.peer(certificate);
+        let (secured, certified) = (self.session.is_some(), certificate.is_some());
+        if certified
+            && let Some((tls, before)) = listener.tls().zip(before.tls())
+            && !tls.trusts_as(before)
+        {
+            // It is checked anew when it comes again, and not all come at once.
+            let within = SOON.saturating_mul(u64::from(fastrand::u8(..))) / 256;
+            self.old_at = self.old_at.min(now.saturating_add(within));
+        }
+        let allowed = self.client.is_none_or(|client| listener.access().allows(client.ip()));
+        if !allowed || listener.tls().is_some_and(|tls| !tls.keeps(secured, certified)) {
+            self.drain(now);
+        }
+    }
+}
+
 fn current<'a>(settings: &'a Settings, listener: &'a Arc<Listener>) -> &'a Arc<Listener> {
     settings.listeners.iter().find(|other| other.name == listener.name).unwrap_or(listener)
 }
 
+/// How long connections stay at most whose certificates are to be checked by other files, in
+/// milliseconds.
+const SOON: u64 = 30_000;
 /// Bits of a note that say which method; above them is the epoch.
 const METHOD: u32 = 11;

@@ -88,18 +88,18 @@ impl Relay {
         listener: Arc<Listener>,
         client: SocketAddr,
     ) {
-        // A reload may have come since the accept.
-        let listener = self.current(&listener);
-        let limits = listener.limits;
+        let limits = self.current(&listener).limits;
         let mut out = Vec::new();
         let connection = Connection::new(Role::Server, client_limits(&limits), &mut out);
         let age = limits.max_connection_age.mul_f64(0.9 + 0.2 * fastrand::f64());
-        let peer = listener.peer(session.as_ref().and_then(|session| session.certificate()));
         let kind = Kind::Client(listener);
         let (id, socket) = self.add_link(connection, kind, (socket, session), out, age);
+        let settings = Arc::clone(&self.settings().borrow());
         let began = self.turn(|engine| {
-            let link = &mut engine.links[id];
-            (link.client, link.peer) = (Some(client), peer);
+            let (link, now) = (&mut engine.links[id], engine.context.now);
+            link.client = Some(client);
+            // One may have come since the accept.
+            link.reload(&settings, now);
             engine.feed(id, first)
         });
         if began {

@@ -39,6 +39,8 @@ pub struct Acceptor {
     plain: bool,
     /// Of what it was made.
     source: (ListenerTls, u64),
+    /// What clients' certificates are checked by.
+    trust: (Option<Clients>, u64),
     ends: Vec<(PathBuf, i64)>,
 }
 
@@ -57,18 +59,20 @@ impl Acceptor {
     /// Everything that is wrong with them, without lines.
     pub fn new(config: &ListenerTls) -> Result<Self, Vec<Problem>> {
         let mut files = Files::default();
-        let pairs = config.certificates.iter().map(|pair| files.pair(pair).map(Arc::new));
-        let certificates: Vec<_> = pairs.collect();
         let clients = match &config.clients {
             Some(clients) => verifier(&mut files, &config.path, clients),
             None => Some(WebPkiClientVerifier::no_client_auth()),
         };
+        let trust = (config.clients.clone(), files.fingerprint());
+        let pairs = config.certificates.iter().map(|pair| files.pair(pair).map(Arc::new));
+        let certificates: Vec<_> = pairs.collect();
         let made = certificates.into_iter().collect::<Option<Vec<_>>>().zip(clients);
         let source = (config.clone(), files.fingerprint());
         let ends = files.ends();
         let (certificates, clients) = files.end(made)?;
         let plain = config.plain;
-        Ok(Self { config: Arc::new(server(certificates, clients)), plain, source, ends })
+        let config = Arc::new(server(certificates, clients));
+        Ok(Self { config, plain, source, trust, ends })
     }
 
     /// The same where no HTTP/2 is spoken.
@@ -81,6 +85,18 @@ impl Acceptor {
     /// When its certificates end, each with its file, in seconds since 1970.
     pub fn ends(&self) -> &[(PathBuf, i64)] {
         &self.ends
+    }
+
+    /// Whether a connection may stay that was made by other rules: with TLS or without, and with a
+    /// certificate or none.
+    pub fn keeps(&self, secured: bool, certified: bool) -> bool {
+        let required = self.trust.0.as_ref().is_some_and(|clients| clients.required);
+        if secured { certified || !required } else { self.plain }
+    }
+
+    /// Whether clients' certificates are checked as `other` does it.
+    pub fn trusts_as(&self, other: &Self) -> bool {
+        self.trust == other.trust
     }
 
     /// Lets a client speak without TLS.

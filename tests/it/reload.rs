@@ -1,6 +1,7 @@
 //! Another configuration while the process runs: what changes, what is refused, and what nobody
 //! notices.
 
+mod access;
 mod calls;
 mod command;
 mod files;

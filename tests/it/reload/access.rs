@@ -1,0 +1,72 @@
+//! Who may connect, as another configuration has it: what is open goes by it too.
+
+use super::*;
+use crate::fixture::certs::Authority;
+
+fn guarded(endpoint: SocketAddr, guard: &str) -> String {
+    let text = config(&[("otlp", ANY, "otlp")], &[("otlp", &[endpoint])], "");
+    text.replace("upstream: otlp }", &format!("upstream: otlp, {guard} }}"))
+}
+
+/// Whether a caller is told to go, and soon.
+async fn told_to_go(caller: &mut Caller) -> bool {
+    let going = async {
+        loop {
+            match caller.unary(UNARY, MESSAGE).await {
+                Ok(reply) => assert_eq!(reply.code(), 0),
+                Err(error) => return error.is_go_away(),
+            }
+        }
+    };
+    timeout(Duration::from_secs(3), going).await.unwrap_or(false)
+}
+
+#[tokio::test]
+async fn a_connection_that_would_not_be_let_in_any_more_is_told_to_go() {
+    let (echo, ca) = (Echo::start().await, Authority::new("reload-access", "ca"));
+    let own = ca.pair("localhost");
+    let tls = format!("tls: {{ cert_file: {:?}, key_file: {:?} }}", own.cert, own.key);
+    for (name, guard) in [("allow", "allow: [127.0.0.9]"), ("tls", &*tls)] {
+        let live = Live::start(&format!("access-{name}"), &guarded(echo.address(), "")).await;
+        let mut caller = live.caller().await;
+        assert_eq!(caller.unary(UNARY, MESSAGE).await.unwrap().code(), 0);
+        live.reload(&guarded(echo.address(), "allow: [127.0.0.0/8]"), "applied").await;
+        assert_eq!(caller.unary(UNARY, MESSAGE).await.unwrap().code(), 0);
+        live.reload(&guarded(echo.address(), guard), "applied").await;
+        assert!(told_to_go(&mut caller).await, "{guard}");
+        live.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn connections_with_certificates_that_are_checked_otherwise_now_end_one_after_the_other() {
+    let (echo, ca) = (Echo::start().await, Authority::new("reload-revoked", "ca"));
+    let (own, client) = (ca.pair("localhost"), ca.pair("agent.test"));
+    let tls = |more: &str| {
+        let ca = ca.file();
+        format!(
+            "tls: {{ cert_file: {:?}, key_file: {:?}, client_ca_file: {ca:?}{more} }}",
+            own.cert, own.key
+        )
+    };
+    let live = Live::start("access-revoked", &guarded(echo.address(), &tls(""))).await;
+    let address = live.proxy.address("otlp");
+    let mut callers = Vec::new();
+    for _ in 0..200 {
+        let stream = ca.client(Some(&client)).connect(address).await.unwrap();
+        callers.push(Caller::over(stream, address).await.unwrap());
+    }
+    let list = format!(", crl_files: [{:?}]", ca.revoke(1));
+    live.reload(&guarded(echo.address(), &tls(&list)), "applied").await;
+    let mut ended = 0;
+    let first = async {
+        while ended == 0 {
+            for caller in &mut callers {
+                ended += u32::from(caller.unary(UNARY, MESSAGE).await.is_err());
+            }
+        }
+    };
+    timeout(Duration::from_secs(5), first).await.unwrap();
+    assert!(ended < 100, "{ended} of 200 at once");
+    live.stop().await;
+}
