@@ -49,9 +49,16 @@ impl San {
         match self {
             Self::Dns(_) => false,
             Self::Uri(own) => own == uri,
-            Self::Below(start) => uri.len() > start.len() && uri.starts_with(start),
+            Self::Below(start) => uri.strip_prefix(&**start).is_some_and(is_plain),
         }
     }
+}
+
+/// Whether a path is what it seems to be, as SPIFFE's are (SPIFFE-ID, 2.2): no segment is empty or
+/// stands for another one, and nothing is escaped.
+fn is_plain(path: &str) -> bool {
+    let lawful = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.~:@!$&'()+,;=".contains(&byte);
+    path.split('/').all(|it| !matches!(it, "" | "." | "..") && it.bytes().all(lawful))
 }
 
 fn dns(name: &str) -> Result<San, &'static str> {
@@ -75,6 +82,14 @@ mod tests {
             ("spiffe://a/b/*", "spiffe://a/b/c", true),
             ("spiffe://a/b/*", "spiffe://a/b/", false),
             ("spiffe://a/b/*", "spiffe://a/bc", false),
+            ("spiffe://a/b/*", "spiffe://a/b/c/d-1_x.y", true),
+            ("spiffe://a/b/*", "spiffe://a/b/../c", false),
+            ("spiffe://a/b/*", "spiffe://a/b/c/..", false),
+            ("spiffe://a/b/*", "spiffe://a/b//c", false),
+            ("spiffe://a/b/*", "spiffe://a/b/c/", false),
+            ("spiffe://a/b/*", "spiffe://a/b/%2e%2e", false),
+            ("spiffe://a/b/*", "spiffe://a/b/c?d", false),
+            ("spiffe://a/b/*", "spiffe://a/b/c\0", false),
             ("spiffe://a/*", "spiffe://a.evil/b", false),
             ("urn:a:b", "urn:a:b", true),
             ("a.test", "a.test", false),

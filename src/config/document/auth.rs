@@ -137,7 +137,8 @@ pub(in crate::config) struct Mtls {
 #[serde(deny_unknown_fields, default)]
 pub(in crate::config) struct Identity {
     /// A subject alternative name: a URI such as `spiffe://prod/ns/a/sa/agent`, one that ends in a
-    /// `*` behind a `/` for all below it, or a whole DNS name. Required.
+    /// `*` behind a `/` for all plain paths below it (no `..`, nothing escaped), or a whole DNS
+    /// name. Required.
     pub(in crate::config) san: String,
     /// Required.
     pub(in crate::config) tenant: String,
