@@ -1,6 +1,7 @@
 //! TLS: what a listener shows its clients, what an upstream trusts, and a connection's records between its socket and the
 //! bytes that HTTP is made of.
 
+mod chains;
 mod client;
 mod der;
 mod expiry;

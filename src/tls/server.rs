@@ -29,7 +29,7 @@ use tokio::{
 };
 use tokio_rustls::{LazyConfigAcceptor, server::TlsStream};
 
-use super::{PROTOCOLS, files::Files, provider};
+use super::{PROTOCOLS, chains::Short, files::Files, provider};
 use crate::config::{Clients, ListenerTls, Problem};
 
 /// What a listener needs for its clients' handshakes.
@@ -227,7 +227,13 @@ fn verifier(
     let builder =
         WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider()).with_crls(revoked);
     let builder = if clients.required { builder } else { builder.allow_unauthenticated() };
-    builder.build().map_err(|error| files.problem(at, format!("cannot be used: {error}"))).ok()
+    match builder.build() {
+        Ok(verifier) => Some(Arc::new(Short(verifier))),
+        Err(error) => {
+            files.problem(at, format!("cannot be used: {error}"));
+            None
+        }
+    }
 }
 
 /// Certificates of which the first one fits whatever name is asked for, or none.

@@ -20,7 +20,8 @@ pub(in crate::config) struct ListenerTls {
     /// More of them: the first one is shown that has the name which a client asks for (SNI), and
     /// the first of all to others. Default: none.
     pub(in crate::config) certificates: Vec<KeyPair>,
-    /// Whom clients must have their certificates from, in PEM. Default: none, they need none.
+    /// Whom clients must have their certificates from, in PEM: up to five others may stand between.
+    /// Default: none, they need none.
     #[serde(deserialize_with = "given")]
     #[schemars(with = "Option<String>")]
     pub(in crate::config) client_ca_file: Option<PathBuf>,
