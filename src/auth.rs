@@ -164,11 +164,17 @@ impl Gate {
         }
     }
 
+    /// Whether something has to be proved for that.
+    pub fn guards_health(&self) -> bool {
+        self.health
+    }
+
     /// What is said to one who asks for health by GET: a status, and with 401 what would help.
     pub fn refusal(&self, denied: Denied) -> (StatusCode, Option<&'static str>) {
         match (denied.status().code, self.challenge) {
             (Code::Unauthenticated, Some(challenge)) => (StatusCode::UNAUTHORIZED, Some(challenge)),
             (Code::Unavailable, _) => (StatusCode::SERVICE_UNAVAILABLE, None),
+            (Code::ResourceExhausted, _) => (StatusCode::TOO_MANY_REQUESTS, None),
             // Nothing that it could say helps where only certificates are looked at.
             _ => (StatusCode::FORBIDDEN, None),
         }

@@ -31,6 +31,8 @@ pub enum Denied {
     ManyTenants,
     /// Its tenant is not taken here.
     OtherTenant,
+    /// Its client's address asks too often to have what it says looked at.
+    TooOften,
 }
 
 impl Denied {
@@ -50,6 +52,7 @@ impl Denied {
             Self::NoTenant => "no_tenant",
             Self::ManyTenants => "many_tenants",
             Self::OtherTenant => "other_tenant",
+            Self::TooOften => "address_rate",
         }
     }
 
@@ -76,6 +79,7 @@ impl Denied {
             Self::NoTenant => (Code::Unauthenticated, "no x-scope-orgid"),
             Self::ManyTenants => (Code::PermissionDenied, "more than one x-scope-orgid"),
             Self::OtherTenant => (Code::PermissionDenied, "not for this tenant"),
+            Self::TooOften => (Code::ResourceExhausted, "too many calls of this address"),
         };
         Status::new(code, words)
     }

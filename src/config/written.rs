@@ -202,7 +202,8 @@ const LISTENERS: &str = "listeners";
 const RESTART: [&str; 3] = ["workers", "admin.address", "log"];
 /// Ends of the names of keys that have secrets; a probe's metadata may. A hash is one where the
 /// secret can be guessed.
-const SECRETS: [&str; 6] = ["authorization", "cookie", "password", "secret", "sha256", "token"];
+const SECRETS: [&str; 7] =
+    ["api-key", "authorization", "cookie", "password", "secret", "sha256", "token"];
 
 #[cfg(test)]
 mod tests {

@@ -1,6 +1,6 @@
 //! Whether a call may be forwarded, and for whom, as its listener asks.
 
-use std::{net::IpAddr, time::Duration};
+use std::time::Duration;
 
 use super::{
     Listener,
@@ -12,7 +12,6 @@ use crate::{
     auth::{Denied, Gate, Said},
     grpc::{Code, Status},
     http2::block::Block,
-    net,
 };
 
 impl Engine {
@@ -39,13 +38,8 @@ impl Engine {
         };
         let mut holds = Holds::default();
         // Before anything is proved: it bounds those who guess, too.
-        if let (Some(quota), Some(client)) = (&listener.addresses, client) {
-            let taken = match net::client(client) {
-                IpAddr::V4(address) => quota.take(&address.octets(), now),
-                IpAddr::V6(address) => quota.take(&address.octets(), now),
-            };
-            holds.add(taken.map_err(|it| shed(Whose::Address, it))?);
-        }
+        let taken = listener.take_of_address(client, now);
+        holds.add(taken.map_err(|it| shed(Whose::Address, it))?);
         let tenant = said(head, TENANT);
         let admitted = gate.admit(|| said(head, AUTHORIZATION), peer, &tenant);
         let admitted = admitted.map_err(|denied| {
@@ -82,14 +76,12 @@ impl Engine {
     pub(super) fn may_ask(
         &self,
         listener: &Listener,
-        gate: &Gate,
         client: StreamKey,
         head: &Block,
     ) -> Result<(), Denied> {
         let link = &self.links[client.link];
         let client = link.client.map(|it| it.ip());
-        let answers = gate.answers(|| said(head, AUTHORIZATION), &link.peer);
-        answers.inspect_err(|denied| listener.refusals().denied(client, denied.label()))
+        listener.lets_ask(client, || said(head, AUTHORIZATION), &link.peer)
     }
 }
 

@@ -1,24 +1,26 @@
 //! A listener as the relay knows it: what it answers, and where its calls go.
 
-use std::sync::Arc;
+use std::{net::IpAddr, sync::Arc};
 
 use prometheus_client::metrics::counter::Counter;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::{
     End,
-    quota::Quota,
+    quota::{Held, Quota, Shed},
     target::{Target, Way},
 };
 use crate::{
     answer::Answers,
-    auth::{Gate, Keys, Peer},
+    auth::{Denied, Gate, Keys, Peer, Said},
     config,
     grpc::Code,
     metrics::{
         AnswerLabels, BytesLabels, KeyLabels, ListenerLabels, Metrics, RequestLabels, RetryLabels,
         Text,
     },
+    net,
     refusals::Refusals,
     route::{self, Candidates, Dialect, Router, Table},
     tls,
@@ -190,6 +192,40 @@ impl Listener {
     /// Whom the certificate of a connection names, where that says who calls.
     pub fn peer(&self, certificate: Option<&tls::CertificateDer<'_>>) -> Peer {
         self.gate.as_ref().map(|gate| gate.peer(certificate)).unwrap_or_default()
+    }
+
+    /// Takes a call of what a client's address may make, where that is bounded.
+    pub(super) fn take_of_address(
+        &self,
+        client: Option<IpAddr>,
+        now: Instant,
+    ) -> Result<Option<Held>, Shed> {
+        let (Some(quota), Some(client)) = (&self.addresses, client) else { return Ok(None) };
+        match net::client(client) {
+            IpAddr::V4(address) => quota.take(&address.octets(), now),
+            IpAddr::V6(address) => quota.take(&address.octets(), now),
+        }
+    }
+
+    /// Whether a health check or a question to reflection may be answered.
+    ///
+    /// # Errors
+    /// Why not, which is counted.
+    pub fn lets_ask(
+        &self,
+        client: Option<IpAddr>,
+        authorization: impl FnOnce() -> Said,
+        peer: &Peer,
+    ) -> Result<(), Denied> {
+        let Some(gate) = self.gate.as_ref().filter(|gate| gate.guards_health()) else {
+            return Ok(());
+        };
+        // It bounds those who guess.
+        let answers = match self.take_of_address(client, Instant::now()) {
+            Ok(_) => gate.answers(authorization, peer),
+            Err(_) => Err(Denied::TooOften),
+        };
+        answers.inspect_err(|denied| self.refusals.denied(client, denied.label()))
     }
 
     /// Those that it turns away.

@@ -25,7 +25,7 @@ impl Engine {
         let route = listener.router.route(&request);
         if let Some(gate) = listener.gate()
             && matches!(route, Route::Health(_) | Route::Reflection)
-            && let Err(denied) = self.may_ask(&listener, gate, client, &block)
+            && let Err(denied) = self.may_ask(&listener, client, &block)
         {
             let by = (gate, denied);
             return self.deny(&listener, client, block, &route, end, by);

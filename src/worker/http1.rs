@@ -89,12 +89,12 @@ async fn respond(request: Request<Incoming>, listener: &Listener, asker: &Asker)
     let answers = listener.answers();
     let route = listener.router().http1(&head);
     if let (Route::Health(dialect), Some(gate)) = (&route, listener.gate())
-        && let Err(denied) = gate.answers(
+        && let Err(denied) = listener.lets_ask(
+            Some(asker.client),
             || Said::of(&head.headers, &header::AUTHORIZATION),
             &gate.peer(asker.certificate.as_ref()),
         )
     {
-        listener.refusals().denied(Some(asker.client), denied.label());
         return match dialect {
             Dialect::Http => plain(&head.method, answer::denial(gate.refusal(denied))),
             _ => grpc(Answer::refusal(denied.status())),

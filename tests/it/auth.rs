@@ -1,5 +1,6 @@
 //! Who may call, and for which tenant.
 
+mod guessing;
 mod jwt;
 mod mtls;
 
