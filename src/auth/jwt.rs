@@ -116,6 +116,7 @@ impl Verifier {
 fn denied(error: &Error) -> Denied {
     match error.kind() {
         ErrorKind::ExpiredSignature | ErrorKind::ImmatureSignature => Denied::TokenTime,
+        ErrorKind::MissingRequiredClaim(claim) if claim == "exp" => Denied::TokenTime,
         ErrorKind::InvalidIssuer
         | ErrorKind::InvalidAudience
         | ErrorKind::MissingRequiredClaim(_) => Denied::TokenScope,

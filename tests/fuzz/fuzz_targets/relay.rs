@@ -141,7 +141,7 @@ impl World {
         }
         let far = tokio::net::TcpStream::from_std(far).unwrap();
         let (relay, listener) = (self.relay.clone(), Arc::clone(&self.listener));
-        let from = [127, 0, 0, 1].into();
+        let from = ([127, 0, 0, 1], 1).into();
         let serving = async move { relay.serve(far, None, &[], listener, from).await };
         self.serving.push(spawn_local(serving));
         self.clients.push(Peer::new(near, Role::Server, &[(4, 1 << 20)]));
