@@ -108,7 +108,7 @@ impl Relay {
             let retired = relay.turn(|engine| engine.remove_link(id));
             told.notify_one();
             if retired {
-                net::close(&socket).await;
+                Box::pin(net::close(&socket)).await;
             }
         });
         settled.notified().await;

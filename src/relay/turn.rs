@@ -106,7 +106,8 @@ impl Relay {
             self.drive(id, &socket).await;
         }
         if self.turn(|engine| engine.remove_link(id)) {
-            net::close(&socket).await;
+            // In a box, which is there for that moment: a task has room for all that it awaits.
+            Box::pin(net::close(&socket)).await;
         }
     }
 
