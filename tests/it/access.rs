@@ -9,10 +9,10 @@ use tokio::{
 };
 
 use crate::fixture::{
-    caller::{Caller, get},
+    caller::Caller,
     echo::Echo,
     eventually,
-    proxy::Proxy,
+    proxy::{Proxy, beside_open, serving},
 };
 
 /// A proxy whose listener has these keys too.
@@ -21,26 +21,7 @@ async fn proxy(echo: &Echo, keys: &str) -> Proxy {
 }
 
 async fn with(echo: &Echo, keys: &str, more: &str) -> Proxy {
-    let config = format!(
-        r#"
-listeners:
-  - {{ name: otlp, address: "127.0.0.1:0", upstream: otlp, {keys} }}
-  - {{ name: open, address: "127.0.0.1:0" }}
-upstreams:
-  otlp:
-    endpoints: ["{}"]
-    probe: {{ interval: 100ms, timeout: 90ms, checks: [{{ tcp: {{}} }}] }}
-admin: {{ address: "127.0.0.1:0" }}
-drain: {{ delay: 0s, timeout: 2s }}
-workers: 2
-{more}
-"#,
-        echo.address()
-    );
-    let proxy = Proxy::start(&config).await;
-    let open = proxy.address("open");
-    eventually("SERVING", async || get(open, "/").await.0 == 200).await;
-    proxy
+    serving(Proxy::start(&(beside_open(echo.address(), keys) + more)).await).await
 }
 
 /// A connection from another address of this host.

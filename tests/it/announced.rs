@@ -5,11 +5,11 @@ use std::{net::SocketAddr, sync::atomic::Ordering::SeqCst};
 use tokio::net::{TcpSocket, TcpStream};
 
 use crate::fixture::{
-    caller::{Caller, get},
+    caller::Caller,
     certs::{Authority, Pair},
     echo::Echo,
     eventually,
-    proxy::Proxy,
+    proxy::{Proxy, beside_open, serving},
 };
 
 const UNARY: &str = "/test.Echo/Unary";
@@ -17,31 +17,9 @@ const MESSAGE: &[u8] = &[0, 0, 0, 0, 1, 7];
 
 /// The proxy behind, which takes no connection without a header.
 async fn behind(echo: &Echo, tls: &str) -> Proxy {
-    let config = format!(
-        r#"
-listeners:
-  - {{ name: open, address: "127.0.0.1:0" }}
-  - name: otlp
-    address: "127.0.0.1:0"
-    upstream: otlp
-    proxy_protocol: required
-    proxy_protocol_from: ["127.0.0.1"]
-    x_forwarded_for: true
-    {tls}
-upstreams:
-  otlp:
-    endpoints: ["{}"]
-    probe: {{ interval: 100ms, timeout: 90ms, checks: [{{ tcp: {{}} }}] }}
-admin: {{ address: "127.0.0.1:0" }}
-drain: {{ delay: 0s, timeout: 2s }}
-workers: 1
-"#,
-        echo.address()
-    );
-    let proxy = Proxy::start(&config).await;
-    let open = proxy.address("open");
-    eventually("SERVING", async || get(open, "/").await.0 == 200).await;
-    proxy
+    let keys =
+        "proxy_protocol: required, proxy_protocol_from: [\"127.0.0.1\"], x_forwarded_for: true";
+    serving(Proxy::start(&beside_open(echo.address(), &format!("{keys}, {tls}"))).await).await
 }
 
 /// The proxy in front, which says for whom it connects.

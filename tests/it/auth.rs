@@ -26,7 +26,7 @@ use crate::fixture::{
     echo::Echo,
     eventually,
     program::{Running, upbeat},
-    proxy::{CHECK, Proxy},
+    proxy::{CHECK, Proxy, beside_open, serving},
 };
 
 const UNARY: &str = "/test.Echo/Unary";
@@ -34,32 +34,8 @@ const AUTH: &str = "auth: { bearer: { tokens: [{ token: t0ken-a, tenant: team-a 
     { token: t0ken-b, tenant: team-b }] }, \
     basic: { users: [{ user: ann, password: pa55word, tenant: team-a }] }";
 
-/// A configuration whose listener `otlp` has these keys too, beside one that is open to all.
-fn yaml(endpoint: SocketAddr, keys: &str) -> String {
-    format!(
-        r#"
-listeners:
-  - {{ name: otlp, address: "127.0.0.1:0", upstream: otlp, {keys} }}
-  - {{ name: open, address: "127.0.0.1:0" }}
-upstreams:
-  otlp:
-    endpoints: ["{endpoint}"]
-    probe: {{ interval: 100ms, timeout: 90ms, checks: [{{ tcp: {{}} }}] }}
-admin: {{ address: "127.0.0.1:0" }}
-drain: {{ delay: 0s, timeout: 2s }}
-workers: 1
-"#
-    )
-}
-
 async fn proxy(endpoint: SocketAddr, keys: &str) -> Proxy {
-    serving(Proxy::start(&yaml(endpoint, keys)).await).await
-}
-
-async fn serving(proxy: Proxy) -> Proxy {
-    let open = proxy.address("open");
-    eventually("SERVING", async || get(open, "/").await.0 == 200).await;
-    proxy
+    serving(Proxy::start(&beside_open(endpoint, keys)).await).await
 }
 
 /// An empty directory.
@@ -176,7 +152,7 @@ async fn without_auth_a_listener_takes_the_tenants_that_it_names() {
 #[tokio::test]
 async fn routes_see_the_tenant_that_was_proved() {
     let (a, b) = (Echo::start().await, Echo::start().await);
-    let config = yaml(a.address(), &format!("{AUTH} }}, routes: [{{ match: {{ metadata: {{ x-scope-orgid: team-b }} }}, upstream: b }}]"))
+    let config = beside_open(a.address(), &format!("{AUTH} }}, routes: [{{ match: {{ metadata: {{ x-scope-orgid: team-b }} }}, upstream: b }}]"))
         .replace("upstreams:", &format!("upstreams:\n  b: {{ endpoints: ['{}'], probe: {{ interval: 100ms, timeout: 90ms, checks: [{{ tcp: {{}} }}] }} }}", b.address()));
     let proxy = serving(Proxy::start(&config).await).await;
     let counts = || [&a, &b].map(|echo| echo.seen().streams.load(SeqCst));
@@ -249,7 +225,7 @@ async fn a_file_of_tokens_that_changes_is_taken_over_and_a_broken_one_is_not() {
     let config = directory.join("upbeat.yaml");
     let keys = format!("auth: {{ bearer: {{ tokens_file: '{}' }} }}", tokens.display());
     let reload = "reload: { interval: 20ms }\n";
-    fs::write(&config, yaml(echo.address(), &keys) + reload).unwrap();
+    fs::write(&config, beside_open(echo.address(), &keys) + reload).unwrap();
     let proxy = serving(Proxy::follow(&config).await).await;
     let code = async |token: &str| {
         let proof = format!("Bearer {token}");
@@ -281,7 +257,7 @@ async fn a_file_that_is_missing_or_broken_is_told_by_check_without_its_secrets()
     let tokens = directory.join("tokens.yaml");
     let config = directory.join("upbeat.yaml");
     let keys = format!("auth: {{ bearer: {{ tokens_file: '{}' }} }}", tokens.display());
-    fs::write(&config, yaml("127.0.0.1:1".parse().unwrap(), &keys)).unwrap();
+    fs::write(&config, beside_open("127.0.0.1:1".parse().unwrap(), &keys)).unwrap();
     for (text, words) in [
         (None, "cannot be read: "),
         (Some("s3cret: 5"), "entry 1: expected a token and its tenant, both in quotes, line 3"),
@@ -307,7 +283,7 @@ async fn no_log_and_no_page_has_a_secret_and_the_log_says_why_a_call_was_denied(
     let config = directory.join("upbeat.yaml");
     let keys = format!("{AUTH} }}").replace("ann, password", "eve, sha256: \
         2bb80d537b1da3e38bd30361aa855686bde0eacd7162fef6a25fe97bf527a25b, tenant: e }, { user: ann, password");
-    let text = yaml(echo.address(), &keys) + "log: { format: json, level: debug }\n";
+    let text = beside_open(echo.address(), &keys) + "log: { format: json, level: debug }\n";
     fs::write(&config, &text).unwrap();
     let mut run = Running::start(&["run", "--config", config.to_str().unwrap()]);
     let address = |line: serde_json::Value| -> SocketAddr {

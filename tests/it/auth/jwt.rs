@@ -34,7 +34,8 @@ async fn with_file(echo: &Echo, directory: &Path, keys: &str, more: &str) -> Pro
     fs::write(&file, keys).unwrap();
     let jwt = format!("jwt: {{ jwks_file: '{}', {RULES} }}", file.display());
     let keys = format!("auth: {{ {jwt}{more} }}");
-    fs::write(&config, yaml(echo.address(), &keys) + "reload: { interval: 20ms }\n").unwrap();
+    fs::write(&config, beside_open(echo.address(), &keys) + "reload: { interval: 20ms }\n")
+        .unwrap();
     serving(Proxy::follow(&config).await).await
 }
 
@@ -210,7 +211,7 @@ async fn a_reload_waits_for_the_keys_that_its_calls_will_need() {
     let with = |issuer: &Issuer, more: &str| {
         let url = format!("http://{}/keys?of=test", issuer.address);
         let keys = format!("auth: {{ jwt: {{ jwks_url: '{url}', {RULES}{more} }} }}");
-        yaml(echo.address(), &keys) + "reload: { interval: 20ms }\n"
+        beside_open(echo.address(), &keys) + "reload: { interval: 20ms }\n"
     };
     fs::write(&config, with(&issuers[0], "")).unwrap();
     let proxy = serving(Proxy::follow(&config).await).await;

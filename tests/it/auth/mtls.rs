@@ -83,7 +83,7 @@ async fn an_open_connection_goes_by_who_is_known_now() {
     let config = directory.join("upbeat.yaml");
     let with = |keys: &str| {
         let keys = format!("{}, {keys}", tls(&ca));
-        yaml(echo.address(), &keys) + "reload: { interval: 20ms }\n"
+        beside_open(echo.address(), &keys) + "reload: { interval: 20ms }\n"
     };
     fs::write(&config, with(&format!("auth: {{ {KNOWN} }}"))).unwrap();
     let proxy = serving(Proxy::follow(&config).await).await;
