@@ -2,13 +2,14 @@
 
 import http.server
 import itertools
+import random
 import socket
 import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -185,10 +186,14 @@ class _Page(http.server.BaseHTTPRequestHandler):
 
 
 def unused_port() -> int:
-    """A port that nobody listens on, and most likely nobody will for a while."""
-    with socket.socket() as unused:
-        unused.bind(("127.0.0.1", 0))
-        return unused.getsockname()[1]
+    """A port that nobody listens on, below those that the kernel gives to who asks for any: one of
+    these may be somebody's before it is used."""
+    for _ in range(100):
+        port = random.randrange(18_000, 32_000)
+        with socket.socket() as unused, suppress(OSError):
+            unused.bind(("127.0.0.1", port))
+            return port
+    raise AssertionError("no unused port")
 
 
 def channel(
