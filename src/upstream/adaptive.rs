@@ -163,7 +163,9 @@ mod tests {
             let near = |limit: u32| (knee * 0.4..knee * 2.2).contains(&f64::from(limit));
             prop_assert!(near(adaptive.limit()), "{} for {knee}", adaptive.limit());
             run(&mut adaptive, &mut now, 50, knee / 8.0, base * 8.0);
-            prop_assert!(f64::from(adaptive.limit()) < knee, "{}", adaptive.limit());
+            // What calls need is learnt with no fewer of them than the floor.
+            let slow = (knee / 8.0).max(f64::from(FLOOR));
+            prop_assert!(f64::from(adaptive.limit()) < slow * 3.0, "{} while slow", adaptive.limit());
             run(&mut adaptive, &mut now, 1500, knee, base);
             prop_assert!(near(adaptive.limit()), "{} for {knee}, later", adaptive.limit());
         }
