@@ -128,6 +128,8 @@ pub struct Match {
 /// How a route's calls are treated.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Policy {
+    /// Of one endpoint's connection.
+    pub connect_timeout: Option<Duration>,
     /// From the request's end to the response's beginning.
     pub response_timeout: Option<Duration>,
     /// Without payload in either direction.

@@ -122,6 +122,8 @@ pub(super) struct Opening {
     pub(super) first: Range<usize>,
     /// The endpoint that it waits for.
     pub(super) waits_for: Option<InFlight>,
+    /// Since when, in milliseconds.
+    pub(super) waits_since: u64,
     /// Its place among those that wait until an endpoint has room, and until when.
     pub(super) queued: Option<(Place, u64)>,
     /// Targets without an endpoint for it.

@@ -104,14 +104,15 @@ impl Engine {
     }
 
     /// Calls that have waited long for a connection to one endpoint, or for room on it, go to another
-    /// one where there is one for them: it may be frozen.
+    /// one where there is one for them: it may be frozen. Those whose route says how long they wait
+    /// for a connection wait no longer.
     pub(super) fn move_on(&mut self) {
         let now = self.context.now;
         let waiting = self.lanes.iter().filter(|(_, lane)| lane.is_waited_for());
         let waiting: Vec<_> = waiting.map(|(at, _)| *at).collect();
         for at in waiting {
             let Some(lane) = self.lanes.get_mut(&at) else { continue };
-            let address = lane.endpoint.address();
+            let (address, connected) = (lane.endpoint.address(), lane.is_connected());
             for key in lane.take_waiting() {
                 let Some(call) = self.calls.get_mut(key.index as usize) else { continue };
                 let Peer::Opening(opening) = &mut call.peer else { continue };
@@ -119,7 +120,19 @@ impl Engine {
                     continue;
                 }
                 let waited = now.saturating_sub(call.moved_at.max(call.begun));
+                let policy = &call.listener.ways[usize::from(call.way)].policy;
                 let upstream = &call.listener.targets[usize::from(call.target)].upstream;
+                if let Some(within) = policy.connect_timeout.filter(|_| !connected)
+                    && now.saturating_sub(opening.waits_since) >= millis(within)
+                {
+                    let within = humantime::format_duration(within);
+                    opening.why = Some(format!("no connection to {address} within {within}"));
+                    opening.tried.push(address);
+                    opening.waits_for = None;
+                    call.listener.timed_out(call.target, "connect");
+                    self.place(key, Payload::NONE);
+                    continue;
+                }
                 if waited >= millis(upstream.connect_timeout()) {
                     opening.tried.push(address);
                     let client = call.client.link;

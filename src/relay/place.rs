@@ -45,6 +45,7 @@ impl Engine {
                 match pick(&self.lanes, upstream, opening, call.client.link) {
                     Picked::Endpoint(in_flight) => {
                         opening.waits_for = Some(in_flight);
+                        opening.waits_since = self.context.now;
                         opening.queued = None;
                     }
                     Picked::Full => {

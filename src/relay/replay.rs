@@ -205,6 +205,7 @@ impl Engine {
             new: false,
             first: 0..0,
             waits_for: None,
+            waits_since: 0,
             queued: None,
             passed: Vec::new(),
             tried: Vec::new(),

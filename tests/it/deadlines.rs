@@ -5,7 +5,7 @@ use std::{sync::atomic::Ordering::SeqCst, time::Duration};
 
 use bytes::Bytes;
 use http::Request;
-use tokio::{net::TcpListener, time::Instant};
+use tokio::{net::TcpListener, task::JoinSet, time::Instant};
 
 use crate::fixture::{
     caller::{Call, Caller, Reply, read},
@@ -207,6 +207,66 @@ async fn a_stream_on_which_something_moves_is_not_idle() {
     let reply = read(call.response.await.unwrap()).await.unwrap();
     assert_eq!((words(&reply).0, reply.body.len()), (14, 40));
     assert!(begun.elapsed() < Duration::from_secs(3));
+    drop(caller);
+    proxy.stop().await;
+}
+
+/// An endpoint whose connections are never ready: it takes them, and says nothing.
+async fn silent() -> (std::net::SocketAddr, JoinSet<()>) {
+    let socket = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = socket.local_addr().unwrap();
+    let taking = async move {
+        let mut held = Vec::new();
+        while let Ok((stream, _)) = socket.accept().await {
+            held.push(stream);
+        }
+    };
+    (address, JoinSet::from_iter([taking]))
+}
+
+/// What connections may take by the upstream's word, which says nothing here.
+const PATIENT: &str = "upstreams:\n  otlp:\n    connect_timeout: 30s\n";
+
+#[tokio::test]
+async fn a_call_waits_for_a_connection_as_long_as_its_route_says_and_is_answered_elsewhere() {
+    let ((silent, _held), echo) = (silent().await, Echo::start().await);
+    let routes = "timeouts: { connect: 30s }, \
+        routes: [{ match: { service: test.Echo }, upstream: otlp, timeouts: { connect: 200ms } }],";
+    let config = yaml(&[silent, echo.address()], "{ tcp: {} }", "")
+        .replace("upstream: otlp,", &format!("upstream: otlp, {routes}"))
+        .replace("upstreams:\n  otlp:\n", PATIENT);
+    let proxy = Proxy::start(&config).await;
+    proxy.wait_serving().await;
+    eventually("both are healthy", async || proxy.status().await.upstreams[0].healthy == 2).await;
+    let mut caller = Caller::connect(proxy.address("otlp")).await;
+    let begun = Instant::now();
+    for _ in 0..8 {
+        assert_eq!(call(&mut caller, UNARY, "20S").await.code(), 0);
+    }
+    let waited = timed_out(&proxy, "connect").await;
+    assert!(waited >= 1.0, "none was given the silent one");
+    let took = begun.elapsed().as_secs_f64();
+    assert!(took >= 0.2 * waited && took < 10.0, "{waited} calls waited, {took} s");
+    drop(caller);
+    proxy.stop().await;
+}
+
+#[tokio::test]
+async fn a_call_that_finds_no_connection_anywhere_in_time_ends_by_14_which_says_so() {
+    let (address, _held) = silent().await;
+    let config = yaml(&[address], "{ tcp: {} }", "")
+        .replace("upstream: otlp,", "upstream: otlp, timeouts: { connect: 200ms },")
+        .replace("upstreams:\n  otlp:\n", PATIENT);
+    let proxy = Proxy::start(&config).await;
+    proxy.wait_serving().await;
+    let mut caller = Caller::connect(proxy.address("otlp")).await;
+    let begun = Instant::now();
+    let reply = call(&mut caller, UNARY, "20S").await;
+    assert_eq!(words(&reply), (14, format!("no connection to {address} within 200ms")));
+    assert!(reply.head.headers().contains_key("grpc-status-details-bin"), "{:?}", reply.head);
+    let took = begun.elapsed();
+    assert!(took >= Duration::from_millis(200) && took < Duration::from_secs(10), "{took:?}");
+    assert_eq!(timed_out(&proxy, "connect").await, 1.0);
     drop(caller);
     proxy.stop().await;
 }

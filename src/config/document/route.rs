@@ -45,6 +45,12 @@ pub(in crate::config) struct Match {
 #[derive(Debug, Clone, Copy, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(in crate::config) struct Timeouts {
+    /// How long the call waits until there is a connection to its endpoint; then it goes to another
+    /// one, and ends where there is none that it has not tried. Default: as long as one may take to be
+    /// made, the upstream's `connect_timeout`.
+    #[serde(with = "humantime_serde")]
+    #[schemars(with = "Option<String>")]
+    pub(in crate::config) connect: Option<Duration>,
     /// From the request's end to the response's beginning. Default: none.
     #[serde(with = "humantime_serde")]
     #[schemars(with = "Option<String>")]

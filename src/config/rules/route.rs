@@ -114,8 +114,9 @@ impl Checker<'_> {
         retry: Option<document::Retry>,
         default: &Policy,
     ) -> Policy {
-        let document::Timeouts { response, idle, call } = timeouts;
-        for (name, value) in [("response", response), ("idle", idle), ("call", call)] {
+        let document::Timeouts { connect, response, idle, call } = timeouts;
+        let all = [("connect", connect), ("response", response), ("idle", idle), ("call", call)];
+        for (name, value) in all {
             self.positive(&format!("{path}.timeouts.{name}"), value);
         }
         let retry = match retry {
@@ -123,6 +124,7 @@ impl Checker<'_> {
             None => default.retry.clone(),
         };
         Policy {
+            connect_timeout: connect.or(default.connect_timeout),
             response_timeout: response.or(default.response_timeout),
             idle_timeout: idle.or(default.idle_timeout),
             call_timeout: call.or(default.call_timeout),
