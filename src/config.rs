@@ -6,6 +6,7 @@
 //! the rest of the program takes its sections from. `lines` remembers where each key stands, and
 //! `written` what was said, to be shown and compared.
 
+mod bounded;
 mod checked;
 mod credentials;
 mod document;
@@ -23,6 +24,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+pub use self::bounded::{LARGEST, read_bounded};
 pub use self::checked::{
     Access, Admin, Auth, Check, Clients, Config, CredentialsFile, Discovery, Dns, Endpoint, Family,
     File, GrpcCheck, Health, HttpCheck, Jwt, Kept, KeyPair, KeysFrom, Listener, ListenerTls,

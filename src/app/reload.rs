@@ -15,7 +15,7 @@ use tokio::{
 use tracing::info;
 
 use super::Certificates;
-use crate::config::{Config, Problems, Reload};
+use crate::config::{self, Config, Problems, Reload};
 
 /// Looks at the file of a configuration.
 ///
@@ -122,7 +122,7 @@ impl Reloader {
 fn hash(files: &[PathBuf]) -> u64 {
     let mut hasher = DefaultHasher::new();
     for file in files {
-        std::fs::read(file).ok().hash(&mut hasher);
+        config::read_bounded(file, config::LARGEST).ok().hash(&mut hasher);
     }
     hasher.finish()
 }

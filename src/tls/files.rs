@@ -1,7 +1,6 @@
 //! Files of certificates and keys, in PEM.
 
 use std::{
-    fs,
     hash::{DefaultHasher, Hash, Hasher},
     path::{Path, PathBuf},
 };
@@ -17,7 +16,7 @@ use rustls::{
 };
 
 use super::{der, expiry, provider};
-use crate::config::{KeyPair, Problem};
+use crate::config::{self, KeyPair, Problem};
 
 /// Reads files, and keeps what is wrong with them.
 #[derive(Debug, Default)]
@@ -141,7 +140,7 @@ impl Files {
     }
 
     fn read(&mut self, path: &str, file: &Path) -> Option<Vec<u8>> {
-        let read = fs::read(file);
+        let read = config::read_bounded(file, config::LARGEST);
         read.as_ref().ok().hash(&mut self.read);
         read.map_err(|error| {
             let message = format!("{} cannot be read: {error}", file.display());

@@ -1,13 +1,16 @@
 //! Files of tokens, of users and of keys. What is wrong with one is told by the number of the
 //! entry, since its text may be a secret.
 
+use std::io;
+
 use serde_yaml::{Mapping, Value};
 
 use super::{
     super::{
-        Problem,
+        LARGEST, Problem,
         checked::{CredentialsFile, Kept},
         environment::substitute,
+        read_bounded,
     },
     Credentials, Jwks, Password,
 };
@@ -59,8 +62,9 @@ impl CredentialsFile {
     }
 
     pub(super) fn text(&self) -> Result<String, Problem> {
-        let read = std::fs::read_to_string(&self.path);
-        read.map_err(|error| self.problem(format!("cannot be read: {error}")))
+        let read = read_bounded(&self.path, LARGEST);
+        let text = read.and_then(|bytes| String::from_utf8(bytes).map_err(io::Error::other));
+        text.map_err(|error| self.problem(format!("cannot be read: {error}")))
     }
 
     /// What is wrong with the file, at the key that names it.
