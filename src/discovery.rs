@@ -13,7 +13,6 @@ mod system;
 
 use std::{
     collections::BTreeSet,
-    net::SocketAddr,
     sync::Arc,
     time::{Duration, SystemTime},
 };
@@ -39,7 +38,7 @@ pub async fn follow(upstream: Arc<Upstream>, config: config::Discovery, metrics:
 #[derive(Debug)]
 struct Found {
     upstream: Arc<Upstream>,
-    addresses: BTreeSet<SocketAddr>,
+    endpoints: BTreeSet<config::Endpoint>,
     /// What was told last; empty where all is well.
     told: String,
     metrics: Metrics,
@@ -53,29 +52,28 @@ impl Found {
         metrics.discovery_endpoints.get_or_create(&labels).set(0);
         metrics.discovery_failures.get_or_create(&labels).inc_by(0);
         metrics.discovery_last_success.get_or_create(&labels).set(0);
-        let (addresses, told) = (BTreeSet::new(), String::new());
-        Self { upstream, addresses, told, metrics: metrics.clone(), labels }
+        let (endpoints, told) = (BTreeSet::new(), String::new());
+        Self { upstream, endpoints, told, metrics: metrics.clone(), labels }
     }
 
     /// These are the endpoints now.
-    fn publish(&mut self, found: BTreeSet<SocketAddr>) {
-        let (addresses, note) = bounded(found);
+    fn publish(&mut self, found: BTreeSet<config::Endpoint>) {
+        let (endpoints, note) = bounded(once(found));
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         let now = i64::try_from(now.as_secs()).unwrap_or(i64::MAX);
         self.metrics.discovery_last_success.get_or_create(&self.labels).set(now);
         self.tell(note);
-        if addresses == self.addresses {
+        if endpoints == self.endpoints {
             return;
         }
         let upstream = &**self.upstream.name();
-        let came = words(addresses.difference(&self.addresses));
-        let went = words(self.addresses.difference(&addresses));
-        info!(upstream, endpoints = addresses.len(), came, went, "endpoints changed");
-        let count = i64::try_from(addresses.len()).unwrap_or(i64::MAX);
+        let came = words(endpoints.difference(&self.endpoints));
+        let went = words(self.endpoints.difference(&endpoints));
+        info!(upstream, endpoints = endpoints.len(), came, went, "endpoints changed");
+        let count = i64::try_from(endpoints.len()).unwrap_or(i64::MAX);
         self.metrics.discovery_endpoints.get_or_create(&self.labels).set(count);
-        let endpoint = |address: &SocketAddr| config::Endpoint { address: *address, backup: false };
-        self.upstream.reconcile(&addresses.iter().map(endpoint).collect::<Vec<_>>());
-        self.addresses = addresses;
+        self.upstream.reconcile(&endpoints.iter().copied().collect::<Vec<_>>());
+        self.endpoints = endpoints;
     }
 
     /// The endpoints cannot be found, and stay as they are.
@@ -89,7 +87,7 @@ impl Found {
         if words == self.told {
             return;
         }
-        let (upstream, endpoints) = (&**self.upstream.name(), self.addresses.len());
+        let (upstream, endpoints) = (&**self.upstream.name(), self.endpoints.len());
         if words.is_empty() {
             info!(upstream, "endpoints are found again");
         } else {
@@ -100,21 +98,28 @@ impl Found {
     }
 }
 
-/// At most [`MOST`] of the addresses, the same ones each time, and words on those left out.
-fn bounded(mut addresses: BTreeSet<SocketAddr>) -> (BTreeSet<SocketAddr>, String) {
-    let total = addresses.len();
-    let Some(first) = addresses.iter().nth(MOST).copied() else {
-        return (addresses, String::new());
-    };
-    addresses.split_off(&first);
-    (addresses, format!("the first {MOST} of {total} endpoints are taken"))
+/// Each address once; one that is listed both ways is no backup.
+fn once(mut endpoints: BTreeSet<config::Endpoint>) -> BTreeSet<config::Endpoint> {
+    let primaries = endpoints.iter().filter(|it| !it.backup).copied().collect::<BTreeSet<_>>();
+    endpoints.retain(|it| !it.backup || !primaries.contains(&it.address.into()));
+    endpoints
 }
 
-/// The first addresses, and how many more there are.
-fn words<'a>(addresses: impl Iterator<Item = &'a SocketAddr>) -> String {
-    let mut addresses = addresses.map(SocketAddr::to_string);
-    let mut words: Vec<_> = addresses.by_ref().take(LISTED).collect();
-    match addresses.count() {
+/// At most [`MOST`] of the endpoints, the same ones each time, and words on those left out.
+fn bounded(mut endpoints: BTreeSet<config::Endpoint>) -> (BTreeSet<config::Endpoint>, String) {
+    let total = endpoints.len();
+    let Some(first) = endpoints.iter().nth(MOST).copied() else {
+        return (endpoints, String::new());
+    };
+    endpoints.split_off(&first);
+    (endpoints, format!("the first {MOST} of {total} endpoints are taken"))
+}
+
+/// The first endpoints, and how many more there are.
+fn words<'a>(endpoints: impl Iterator<Item = &'a config::Endpoint>) -> String {
+    let mut endpoints = endpoints.map(config::Endpoint::to_string);
+    let mut words: Vec<_> = endpoints.by_ref().take(LISTED).collect();
+    match endpoints.count() {
         0 => {}
         more => words.push(format!("{more} more")),
     }
@@ -128,29 +133,38 @@ fn jittered(wait: Duration) -> Duration {
 
 /// The most endpoints of an upstream.
 const MOST: usize = 1000;
-/// How many addresses a log line lists.
+/// How many endpoints a log line lists.
 const LISTED: usize = 8;
 
 #[cfg(test)]
 mod tests {
+    use std::net::SocketAddr;
+
     use super::*;
 
-    fn addresses(count: u16) -> BTreeSet<SocketAddr> {
-        (1..=count).map(|port| SocketAddr::from(([10, 0, 0, 1], port))).collect()
+    fn endpoints(count: u16) -> BTreeSet<config::Endpoint> {
+        (1..=count).map(|port| SocketAddr::from(([10, 0, 0, 1], port)).into()).collect()
     }
 
     #[test]
     fn the_same_first_thousand_are_taken() {
-        let (all, note) = bounded(addresses(1000));
+        let (all, note) = bounded(endpoints(1000));
         assert_eq!((all.len(), &*note), (1000, ""));
-        let (some, note) = bounded(addresses(1002));
+        let (some, note) = bounded(endpoints(1002));
         assert_eq!((&some, &*note), (&all, "the first 1000 of 1002 endpoints are taken"));
     }
 
     #[test]
+    fn a_backup_that_is_listed_as_none_too_is_none() {
+        let twice = endpoints(2).into_iter().map(|it| config::Endpoint { backup: true, ..it });
+        let all = once(endpoints(1).into_iter().chain(twice).collect());
+        assert_eq!(words(all.iter()), "10.0.0.1:1, 10.0.0.1:2 (backup)");
+    }
+
+    #[test]
     fn a_log_line_stays_short() {
-        assert_eq!(words(addresses(0).iter()), "");
-        assert_eq!(words(addresses(2).iter()), "10.0.0.1:1, 10.0.0.1:2");
-        assert!(words(addresses(1000).iter()).ends_with("10.0.0.1:8, 992 more"));
+        assert_eq!(words(endpoints(0).iter()), "");
+        assert_eq!(words(endpoints(2).iter()), "10.0.0.1:1, 10.0.0.1:2");
+        assert!(words(endpoints(1000).iter()).ends_with("10.0.0.1:8, 992 more"));
     }
 }

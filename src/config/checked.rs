@@ -7,7 +7,7 @@ mod auth;
 mod discovery;
 mod tls;
 
-use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
+use std::{collections::BTreeMap, fmt, net::SocketAddr, time::Duration};
 
 pub use self::{
     access::Access,
@@ -195,13 +195,19 @@ impl Upstream {
     }
 }
 
-/// One address of an upstream.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// One address of an upstream; in order, backups are last.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Endpoint {
-    /// Where it listens.
-    pub address: SocketAddr,
     /// Whether it takes calls only while no endpoint is available that is no backup.
     pub backup: bool,
+    /// Where it listens.
+    pub address: SocketAddr,
+}
+
+impl fmt::Display for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}{}", self.address, if self.backup { " (backup)" } else { "" })
+    }
 }
 
 impl From<SocketAddr> for Endpoint {

@@ -2,17 +2,19 @@
 //! link that is turned to another directory, as Kubernetes does it.
 
 use std::{
-    collections::BTreeSet, fs, future::pending, io::Read, net::SocketAddr, panic::resume_unwind,
-    path::Path, time::Duration,
+    collections::BTreeSet, future::pending, net::SocketAddr, panic::resume_unwind, path::Path,
+    time::Duration,
 };
 
+use serde::Deserialize;
+use serde_yaml::Value;
 use tokio::{
     task::spawn_blocking,
     time::{MissedTickBehavior, interval},
 };
 
 use super::Found;
-use crate::config;
+use crate::config::{self, Endpoint};
 
 /// Reads the file again and again, for as long as it is polled.
 pub(super) async fn follow(config: config::File, mut found: Found) {
@@ -28,42 +30,48 @@ pub(super) async fn follow(config: config::File, mut found: Found) {
             Err(_) => return pending().await,
         };
         match outcome {
-            Ok(addresses) => found.publish(addresses),
+            Ok(endpoints) => found.publish(endpoints),
             Err(why) => found.fail(format!("cannot use {}: {why}", config.path.display())),
         }
     }
 }
 
-/// The file's content, of which there must not be too much.
+/// The file's content.
 fn read(path: &Path) -> Result<String, String> {
-    let kind = |error: std::io::Error| error.kind().to_string();
-    // A pipe would wait for its writer.
-    if !fs::metadata(path).map_err(kind)?.is_file() {
-        return Err("not a file".to_owned());
-    }
-    let mut text = String::new();
-    let file = fs::File::open(path).map_err(kind)?;
-    let bytes = file.take(LARGEST + 1).read_to_string(&mut text).map_err(kind)?;
-    match bytes as u64 > LARGEST {
-        true => Err(format!("more than {LARGEST} bytes")),
-        false => Ok(text),
-    }
+    let content = config::read_bounded(path, LARGEST).map_err(|error| error.to_string())?;
+    String::from_utf8(content).map_err(|error| error.to_string())
 }
 
-/// The addresses that the text lists.
-fn parse(text: &str) -> Result<BTreeSet<SocketAddr>, String> {
-    let lines: Option<Vec<String>> =
-        serde_yaml::from_str(text).map_err(|error| format!("not a list of addresses: {error}"))?;
-    let lines = lines.unwrap_or_default();
-    let parsed = lines.iter().map(|line| match line.parse::<SocketAddr>() {
-        Ok(address) if address.port() > 0 => Ok(address),
-        _ => Err(format!("{line:?} is not an IP address and port, such as 10.0.0.1:4317")),
+/// One of which more is said than its address.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Section {
+    address: String,
+    #[serde(default)]
+    backup: bool,
+}
+
+/// The endpoints that the text lists.
+fn parse(text: &str) -> Result<BTreeSet<Endpoint>, String> {
+    let no_list = |error| format!("not a list of addresses: {error}");
+    let items: Option<Vec<Value>> = serde_yaml::from_str(text).map_err(no_list)?;
+    let items = items.unwrap_or_default().into_iter().map(|item| {
+        let Section { address, backup } = match item {
+            Value::Mapping(_) => serde_yaml::from_value(item),
+            _ => serde_yaml::from_value(item).map(|address| Section { address, backup: false }),
+        }
+        .map_err(no_list)?;
+        match address.parse::<SocketAddr>() {
+            Ok(address) if address.port() > 0 => Ok(Endpoint { backup, address }),
+            _ => Err(format!("{address:?} is not an IP address and port, such as 10.0.0.1:4317")),
+        }
     });
-    let addresses: BTreeSet<_> = parsed.collect::<Result<_, _>>()?;
-    if addresses.is_empty() {
-        return Err("it lists no endpoint".to_owned());
+    let endpoints: BTreeSet<_> = items.collect::<Result<_, String>>()?;
+    match endpoints.first() {
+        None => Err("it lists no endpoint".to_owned()),
+        Some(first) if first.backup => Err("it lists backups only".to_owned()),
+        Some(_) => Ok(endpoints),
     }
-    Ok(addresses)
 }
 
 /// How often it is read.
@@ -80,7 +88,11 @@ mod tests {
         let yaml = parse("- 10.0.0.2:4317 # b\n- \"10.0.0.1:4317\"\n- 10.0.0.2:4317\n").unwrap();
         let json = parse("[\"10.0.0.1:4317\", \"10.0.0.2:4317\"]").unwrap();
         assert_eq!((&yaml, yaml.len()), (&json, 2));
-        assert!(parse("[\"[::1]:4317\"]").unwrap().first().unwrap().is_ipv6());
+        assert!(parse("[\"[::1]:4317\"]").unwrap().first().unwrap().address.is_ipv6());
+        let backup = "- { address: '10.0.0.1:4317', backup: true }\n- address: 10.0.0.2:4317\n";
+        let all = parse(backup).unwrap();
+        let words: Vec<_> = all.iter().map(ToString::to_string).collect();
+        assert_eq!(words, ["10.0.0.2:4317", "10.0.0.1:4317 (backup)"]);
     }
 
     #[test]
@@ -88,6 +100,8 @@ mod tests {
         for text in ["", "[]", "# nothing yet\n"] {
             assert_eq!(parse(text).unwrap_err(), "it lists no endpoint", "{text:?}");
         }
+        let backup = "- { address: '10.0.0.1:4317', backup: true }";
+        assert_eq!(parse(backup).unwrap_err(), "it lists backups only");
         for text in ["a: b", "- [1]", "- 10.0.0.1:4317\n- x: y", "[\"10.0.0.1:4317\""] {
             let why = parse(text).unwrap_err();
             assert!(why.starts_with("not a list of addresses: "), "{why}");
@@ -96,11 +110,5 @@ mod tests {
             let why = parse(text).unwrap_err();
             assert!(why.ends_with("is not an IP address and port, such as 10.0.0.1:4317"), "{why}");
         }
-    }
-
-    #[test]
-    fn only_a_file_of_bounded_size_is_read() {
-        assert_eq!(read(Path::new("src")).unwrap_err(), "not a file");
-        assert_eq!(read(Path::new("no such file")).unwrap_err(), "entity not found");
     }
 }

@@ -21,13 +21,13 @@ use hickory_resolver::{
     },
 };
 
-use crate::config::Family;
+use crate::config::{Endpoint, Family};
 
 /// What a look-up found.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Answer {
     /// At least one.
-    pub(super) addresses: BTreeSet<SocketAddr>,
+    pub(super) endpoints: BTreeSet<Endpoint>,
     /// For how long that holds; none where it is not said.
     pub(super) ttl: Option<Duration>,
 }
@@ -79,39 +79,41 @@ impl Resolver {
     ) -> Result<Answer, String> {
         for name in self.candidates(name)? {
             if let Some((addresses, ttl)) = self.ips(&name, family).await? {
-                let addresses = addresses.into_iter().map(|ip| SocketAddr::new(ip, port)).collect();
-                return Ok(Answer { addresses, ttl: Some(ttl) });
+                let endpoint = |ip| SocketAddr::new(ip, port).into();
+                let endpoints = addresses.into_iter().map(endpoint).collect();
+                return Ok(Answer { endpoints, ttl: Some(ttl) });
             }
         }
         Err("no such name, or it has no address".to_owned())
     }
 
-    /// The addresses of the targets of `name`, each with its port. A target that has none, such as
-    /// one that has just gone, is passed over.
+    /// The addresses of the targets of `name`, each with its port; backups are those of another
+    /// priority than the first. A target that has none, such as one that has just gone, is passed
+    /// over.
     pub(super) async fn services(&self, name: &str) -> Result<Answer, String> {
         for name in self.candidates(name)? {
             let Some((services, ttl)) = self.ask(&name, RecordType::SRV, service).await? else {
                 continue;
             };
             let first = services.iter().map(|(priority, ..)| *priority).min();
-            let targets = services.into_iter().filter(|(priority, ..)| Some(*priority) == first);
-            let found = stream::iter(targets)
-                .map(async |(_, target, port)| {
-                    Ok::<_, String>((self.ips(&target, Family::Any).await?, port))
+            let found = stream::iter(services)
+                .map(async |(priority, target, port)| {
+                    let ips = self.ips(&target, Family::Any).await?;
+                    Ok::<_, String>((ips, port, Some(priority) != first))
                 })
                 .buffer_unordered(AT_ONCE);
             let found: Vec<_> = found.try_collect().await?;
-            let ttls = found.iter().filter_map(|(ips, _)| Some(ips.as_ref()?.1));
+            let ttls = found.iter().filter_map(|(ips, ..)| Some(ips.as_ref()?.1));
             let ttl = ttls.fold(ttl, Duration::min);
-            let with_port = |(ips, port): (Option<(Vec<IpAddr>, _)>, _)| {
+            let endpoints = found.into_iter().flat_map(|(ips, port, backup)| {
                 let ips = ips.map(|(ips, _)| ips).unwrap_or_default();
-                ips.into_iter().map(move |ip| SocketAddr::new(ip, port))
-            };
-            let addresses: BTreeSet<_> = found.into_iter().flat_map(with_port).collect();
-            if addresses.is_empty() {
+                ips.into_iter().map(move |ip| Endpoint { backup, address: (ip, port).into() })
+            });
+            let endpoints: BTreeSet<_> = endpoints.collect();
+            if endpoints.is_empty() {
                 return Err("none of its targets has an address".to_owned());
             }
-            return Ok(Answer { addresses, ttl: Some(ttl) });
+            return Ok(Answer { endpoints, ttl: Some(ttl) });
         }
         Err("no such name, or it has no SRV record".to_owned())
     }

@@ -51,8 +51,8 @@ impl System {
         let known = asked.filter_map(|query| self.hosts.lookup_static_host(&query));
         let records = known.flat_map(|lookup| lookup.answers().to_vec());
         let ips = records.filter_map(|record| ip(&record));
-        let addresses: BTreeSet<_> = ips.map(|ip| SocketAddr::new(ip, port)).collect();
-        (!addresses.is_empty()).then_some(Answer { addresses, ttl: None })
+        let endpoints: BTreeSet<_> = ips.map(|ip| SocketAddr::new(ip, port).into()).collect();
+        (!endpoints.is_empty()).then_some(Answer { endpoints, ttl: None })
     }
 
     /// One that asks the servers of resolv.conf.
@@ -79,7 +79,7 @@ mod tests {
         system.take([hosts.into(), Vec::new()]);
         let known = |name, family| {
             let answer = system.known(name, 1, family);
-            answer.map(|it| it.addresses.iter().map(ToString::to_string).collect::<Vec<_>>())
+            answer.map(|it| it.endpoints.iter().map(ToString::to_string).collect::<Vec<_>>())
         };
         let list = |addresses: &[&str]| Some(addresses.iter().map(ToString::to_string).collect());
         assert_eq!(known("localhost", Family::Any), list(&["127.0.0.1:1", "[::1]:1"]));

@@ -270,28 +270,37 @@ async fn a_long_ttl_is_not_waited_for() {
 }
 
 #[tokio::test]
-async fn srv_records_have_the_ports_and_the_first_priority_counts() {
+async fn srv_records_have_the_ports_and_those_of_a_later_priority_are_backups() {
     let (first, second) = (everywhere().await, everywhere().await);
     let (one, two) = (first.address().port(), second.address().port());
     let names = Names::start().await;
     names.set("a.test.", 0, &[ip(1)]);
     names.set("b.test.", 0, &[ip(2)]);
-    let all = [(1, one, "a.test."), (1, two, "b.test."), (1, 1, "gone.test."), (2, 2, "a.test.")];
+    let third = everywhere().await;
+    let three = third.address().port();
+    let backup = (2, three, "a.test.");
+    let all = [(1, one, "a.test."), (1, two, "b.test."), (1, 1, "gone.test."), backup];
     names.set_services("_grpc._tcp.tempo.test.", 0, &all);
     let dns = "name: _grpc._tcp.tempo.test, type: srv, min_refresh: 10ms, refresh_interval: 50ms";
     let proxy = proxy(&names, dns, "").await;
-    wait_for(&proxy, &[SocketAddr::new(ip(1), one), SocketAddr::new(ip(2), two)]).await;
-    eventually("both are healthy", async || proxy.status().await.upstreams[0].healthy == 2).await;
+    let (a, b) = (SocketAddr::new(ip(1), one), SocketAddr::new(ip(2), two));
+    let backup = SocketAddr::new(ip(1), three);
+    wait_for(&proxy, &[a, b, backup]).await;
+    eventually("all are healthy", async || proxy.status().await.upstreams[0].healthy == 3).await;
     let mut caller = Caller::connect(proxy.address("otlp")).await;
     for _ in 0..20 {
         assert_eq!(caller.unary("/test.Echo/Unary", &[0; 5]).await.unwrap().code(), 0);
     }
     assert!(first.seen().streams.load(SeqCst) > 0 && second.seen().streams.load(SeqCst) > 0);
-
+    assert_eq!(third.seen().streams.load(SeqCst), 0, "it is a backup");
+    let status = proxy.status().await;
+    let marked = status.upstreams[0].endpoints.iter().filter(|it| it.backup);
+    let marked: Vec<_> = marked.map(|it| it.endpoint.clone()).collect();
+    assert_eq!(marked, [backup.to_string()]);
     names.fail(Trouble::ServFail, Some(RecordType::A));
     let expected = "cannot resolve _grpc._tcp.tempo.test: A of ";
     eventually(expected, async || note(&proxy).await.starts_with(expected)).await;
-    assert_eq!(endpoints(&proxy).await.len(), 2, "a target that cannot be asked for is not gone");
+    assert_eq!(endpoints(&proxy).await.len(), 3, "a target that cannot be asked for is not gone");
     proxy.stop().await;
 }
 
@@ -328,7 +337,10 @@ async fn a_file_is_followed_and_a_bad_one_changes_nothing() {
     let directory = directory("file");
     let path = directory.join("endpoints.yaml");
     let proxy = following(&path).await;
-    let expected = format!("otlp: no endpoints (cannot use {}: entity not found)", path.display());
+    let expected = format!(
+        "otlp: no endpoints (cannot use {}: No such file or directory (os error 2))",
+        path.display()
+    );
     eventually(&expected, async || proxy.status().await.services[0].reason == expected).await;
 
     fs::write(&path, format!("- {a}\n- {b}\n")).unwrap();
