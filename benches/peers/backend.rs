@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use tokio::task::{JoinSet, LocalSet};
 
 use crate::{
-    child,
+    part,
     pipe::{self, Scratch},
 };
 use server::Server;
@@ -26,14 +26,14 @@ pub(crate) struct Ports {
 
 /// Serves until standard input ends, which it does with the parent; prints its ports first.
 pub(crate) fn serve() -> anyhow::Result<()> {
-    let runtime = child::runtime()?;
+    let runtime = part::runtime()?;
     LocalSet::new().block_on(&runtime, async {
         // On each address of the loopback a proxy sees another endpoint.
         let every = Ipv4Addr::UNSPECIFIED;
-        let [unary, echo] = [child::listen(every, 0)?, child::listen(Ipv4Addr::LOCALHOST, 0)?];
+        let [unary, echo] = [part::listen(every, 0)?, part::listen(Ipv4Addr::LOCALHOST, 0)?];
         let ports = Ports { unary: unary.local_addr()?.port(), echo: echo.local_addr()?.port() };
-        child::report(&ports)?;
-        child::end_with_parent();
+        part::report(&ports)?;
+        part::end_with_parent();
         let scratch = Scratch::default();
         let mut tasks = JoinSet::new();
         loop {

@@ -3,7 +3,6 @@
 use std::{
     env, fs,
     path::{Path, PathBuf},
-    process::Command,
     thread,
     time::{Duration, Instant},
 };
@@ -12,8 +11,9 @@ use anyhow::{Context, bail, ensure};
 
 use crate::{
     backend::Ports,
-    cell::{Cell, Extent, Mode, Span},
+    cell::{Cell, Mode, Span},
     clock::now,
+    extent::Extent,
     load::{Count, Task},
     options::Options,
     outcome::Outcome,
@@ -162,18 +162,6 @@ impl Drop for Bench {
     fn drop(&mut self) {
         let _ = fs::remove_dir_all(&self.directory);
     }
-}
-
-/// Builds the program as it is released: beside a benchmark, cargo builds it with what the tests
-/// add to its dependencies.
-pub(crate) fn build() -> anyhow::Result<PathBuf> {
-    let cargo = env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned());
-    let manifest = concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml");
-    let arguments =
-        ["build", "--release", "--locked", "--bin", "upbeat", "--manifest-path", manifest];
-    let status = Command::new(cargo).args(arguments).status().context("cargo")?;
-    ensure!(status.success(), "Upbeat does not build");
-    Ok(env!("CARGO_BIN_EXE_upbeat").into())
 }
 
 /// The one subject that `benches/instructions` looks at.

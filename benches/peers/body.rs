@@ -11,7 +11,7 @@ use opentelemetry_proto::tonic::{
 };
 use prost::Message;
 
-use crate::cell::Request;
+use crate::request::Request;
 
 /// The body of one request: the message behind its prefix of five bytes.
 pub(crate) fn body(request: Request) -> io::Result<Vec<u8>> {

@@ -3,9 +3,9 @@
 use std::net::Ipv4Addr;
 
 use crate::{
-    cell::{Cell, Request},
+    cell::{Cell, What},
     frame,
-    growth::What,
+    request::Request,
 };
 
 /// What fills a template's marks.

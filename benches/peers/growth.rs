@@ -1,68 +1,10 @@
 //! Cells that show what grows: the same load with little and with much of something, and what a
 //! connection holds at each stage of its life.
 
-use serde::{Deserialize, Serialize};
-
 use crate::{
-    cell::{Cell, Mode, Request, Stage, cell},
-    subject::Subject,
+    cell::{Cell, Growth, Mode, Stage, What, cell},
+    request::Request,
 };
-
-/// What a cell has more or less of than others of its series.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Growth {
-    pub(crate) of: What,
-    pub(crate) to: usize,
-}
-
-/// Something that a configuration or a load may have much of.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) enum What {
-    /// Endpoints of the one upstream, each an address of its own and so a connection of its own.
-    Endpoints,
-    /// The same, and as many again that nothing listens at.
-    HalfDown,
-    /// A listener with its upstream and its health service: there is no other routing to grow.
-    Routes,
-    /// Client connections, at the same rate on all together.
-    Connections,
-    /// Worker threads, on one core.
-    Workers,
-}
-
-impl What {
-    /// How many times the first value's CPU time the last one's may be.
-    pub(crate) fn target(self) -> f64 {
-        match self {
-            Self::Endpoints | Self::HalfDown | Self::Routes | Self::Workers => 1.1,
-            Self::Connections => 1.5,
-        }
-    }
-}
-
-impl Cell {
-    /// How many there are of something; elsewhere one.
-    pub(crate) fn count(&self, what: What) -> usize {
-        self.growth.filter(|growth| growth.of == what).map_or(1, |growth| growth.to)
-    }
-
-    /// The name of its series: cells of one are run in turns, so that they compare.
-    pub(crate) fn series(&self) -> Option<&str> {
-        self.growth.and_then(|_| self.name.rsplit_once('=')).map(|(series, _)| series)
-    }
-}
-
-/// Whether a subject's template has marks for what a cell grows, and descriptors for it.
-pub(crate) fn takes(subject: Subject, cell: &Cell) -> bool {
-    /// A bound on what a process may open; the copying proxy needs two for each connection.
-    const PAIRS: usize = 8000;
-    match cell.growth.map(|growth| growth.of) {
-        None => subject != Subject::L4 || cell.connections < PAIRS,
-        Some(What::Endpoints | What::Connections) => subject != Subject::L4,
-        // Others would send calls to what is down, or have no such thing.
-        Some(What::HalfDown | What::Routes | What::Workers) => subject == Subject::Upbeat,
-    }
-}
 
 /// Every one.
 pub(crate) fn cells() -> Vec<Cell> {

@@ -6,11 +6,9 @@
 //! own names never by index, custom metadata as plain literals, and timeouts rounded so that few
 //! values return again and again.
 
-use serde::{Deserialize, Serialize};
-
 use crate::{
-    cell::Request,
     hpack::{self, Encoder, Insertion},
+    request::{Heads, Request},
 };
 
 /// The library that is played.
@@ -19,15 +17,6 @@ enum Exporter {
     Go,
     Java,
     Python,
-}
-
-/// Whether a call's head differs from the one before.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) enum Heads {
-    /// Every call has the same head.
-    Constant,
-    /// `grpc-timeout` and `traceparent` differ in each call.
-    Varying,
 }
 
 /// A head, and what one connection's dynamic table has of it.

@@ -7,7 +7,8 @@ use anyhow::Context;
 
 use crate::{
     bench::{self, Bench},
-    cell::{Extent, Span},
+    cell::Span,
+    extent::Extent,
     load::Count,
     options::Options,
     subject::Installed,

@@ -22,10 +22,10 @@ use tokio::{
 use crate::{
     body::body,
     cell::{Cell, Mode, Span, Stage},
-    child,
     clock::now,
     head::Head,
     outcome::{Latency, Outcome},
+    part,
     pipe::{self, Scratch},
     tls::Dialer,
     usage::Tree,
@@ -75,9 +75,9 @@ const DRAINED: Duration = Duration::from_secs(3);
 /// Runs the load and prints its outcome.
 pub(crate) fn run(task: &Task) -> anyhow::Result<()> {
     let load = Load::new(task)?;
-    let runtime = child::runtime()?;
+    let runtime = part::runtime()?;
     let outcome = LocalSet::new().block_on(&runtime, load.run())?;
-    child::report(&outcome)
+    part::report(&outcome)
 }
 
 struct Load<'a> {

@@ -10,9 +10,11 @@
 //! ```text
 //! main  options                   which cells, which subjects
 //! bench  instructions             starts subject and load for each run, on their cores
-//! cell  growth                    one load; loads that differ in the size of something
+//! extent  growth                  which loads: the usual ones, those that differ in a size
 //! subject  fill  process  usage   one proxy; its configuration; its process and what that used
-//! load  backend  splice           parts in processes of their own (child)
+//! child  part                     parts in processes of their own, and what these have
+//! load  backend  splice           each of them
+//! cell  request                   one load, and what its calls ask for
 //! head  body                      requests as the exporters of OpenTelemetry send them
 //! pipe  streams  hpack  frame     HTTP/2, as little of it as that takes
 //! tls                             around it, where a cell says so
@@ -25,6 +27,7 @@ mod body;
 mod cell;
 mod child;
 mod clock;
+mod extent;
 mod fill;
 mod frame;
 mod growth;
@@ -34,9 +37,11 @@ mod instructions;
 mod load;
 mod options;
 mod outcome;
+mod part;
 mod pipe;
 mod process;
 mod report;
+mod request;
 mod splice;
 mod streams;
 mod subject;

@@ -6,11 +6,11 @@ use anyhow::ensure;
 use clap::Parser;
 
 use crate::{
-    bench,
-    cell::{Cell, Extent},
+    cell::Cell,
     child::Child,
+    extent::Extent,
     growth,
-    subject::Subject,
+    subject::{self, Subject},
 };
 
 /// Upbeat and other proxies at the same work: `cargo bench --bench peers -- [OPTIONS]`.
@@ -79,7 +79,7 @@ impl Options {
 
     /// The program that is measured as Upbeat.
     pub(crate) fn upbeat(&self) -> anyhow::Result<PathBuf> {
-        let Some(path) = &self.upbeat else { return bench::build() };
+        let Some(path) = &self.upbeat else { return subject::build() };
         ensure!(path.is_file(), "{} is no file", path.display());
         Ok(path.canonicalize()?)
     }

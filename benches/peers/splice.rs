@@ -15,14 +15,14 @@ use tokio::{
     task::{JoinSet, LocalSet},
 };
 
-use crate::child;
+use crate::part;
 
 /// Serves until standard input ends.
 pub(crate) fn serve(listen: u16, backend: u16) -> anyhow::Result<()> {
-    let runtime = child::runtime()?;
+    let runtime = part::runtime()?;
     LocalSet::new().block_on(&runtime, async {
-        let listener = child::listen(Ipv4Addr::LOCALHOST, listen).context("listen")?;
-        child::end_with_parent();
+        let listener = part::listen(Ipv4Addr::LOCALHOST, listen).context("listen")?;
+        part::end_with_parent();
         let mut tasks = JoinSet::new();
         loop {
             let (client, _) = tokio::select! {

@@ -7,15 +7,15 @@ use std::{
     process::{Command, Stdio},
 };
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use clap::ValueEnum;
 use serde::Serialize;
 
 use crate::{
-    cell::{Cell, Mode, Request},
+    cell::{Cell, Mode, What},
     fill::Filling,
-    growth,
     process::Process,
+    request::Request,
 };
 
 /// A proxy.
@@ -66,11 +66,9 @@ impl Subject {
     pub(crate) fn takes(self, cell: &Cell) -> bool {
         match cell.request {
             Request::Check => self == Self::Upbeat,
-            Request::Get => {
-                self == Self::Upbeat || self == Self::Envoy && growth::takes(self, cell)
-            }
+            Request::Get => self == Self::Upbeat || self == Self::Envoy && grows(self, cell),
             Request::Export { .. } | Request::Echo { .. } => {
-                growth::takes(self, cell) && !(cell.tls && self == Self::L4)
+                grows(self, cell) && !(cell.tls && self == Self::L4)
             }
         }
     }
@@ -223,4 +221,28 @@ fn version(program: &Path, argument: &str) -> Option<String> {
     let line = text.lines().find(|line| line.contains(|letter: char| letter.is_ascii_digit()))?;
     let line = line.replace(&program.display().to_string(), "");
     Some(line.trim().chars().take(90).collect())
+}
+
+/// Whether a subject's template has marks for what a cell grows, and descriptors for it.
+fn grows(subject: Subject, cell: &Cell) -> bool {
+    /// A bound on what a process may open; the copying proxy needs two for each connection.
+    const PAIRS: usize = 8000;
+    match cell.growth.map(|growth| growth.of) {
+        None => subject != Subject::L4 || cell.connections < PAIRS,
+        Some(What::Endpoints | What::Connections) => subject != Subject::L4,
+        // Others would send calls to what is down, or have no such thing.
+        Some(What::HalfDown | What::Routes | What::Workers) => subject == Subject::Upbeat,
+    }
+}
+
+/// Builds the program as it is released: beside a benchmark, cargo builds it with what the tests
+/// add to its dependencies.
+pub(crate) fn build() -> anyhow::Result<PathBuf> {
+    let cargo = env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned());
+    let manifest = concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml");
+    let arguments =
+        ["build", "--release", "--locked", "--bin", "upbeat", "--manifest-path", manifest];
+    let status = Command::new(cargo).args(arguments).status().context("cargo")?;
+    ensure!(status.success(), "Upbeat does not build");
+    Ok(env!("CARGO_BIN_EXE_upbeat").into())
 }

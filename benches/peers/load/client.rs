@@ -3,10 +3,10 @@
 use std::{collections::VecDeque, mem, rc::Rc};
 
 use crate::{
-    cell::Request,
     frame::{self, Fault, Part, Splitter},
     head::Head,
     hpack::{Encoder, Meaning, Reader},
+    request::Request,
     streams::Streams,
 };
 

@@ -3,10 +3,7 @@
 use std::fmt::Write;
 
 use super::{Report, Row};
-use crate::{
-    cell::{Mode, Request},
-    subject::Subject,
-};
+use crate::{cell::Mode, request::Request, subject::Subject};
 
 const WIDTH: usize = 860;
 const MARGIN: usize = 24;
