@@ -221,7 +221,7 @@ impl Upstream {
                 break;
             }
             let Some(endpoint) = self.choose(&endpoints, &group, hash, &takes) else { break };
-            if let Some(in_flight) = endpoint.admit() {
+            if let Some(in_flight) = InFlight::of(endpoint) {
                 return Picked::Endpoint(in_flight);
             }
         }

@@ -7,8 +7,6 @@ use base64::{Engine, engine::general_purpose::STANDARD_NO_PAD};
 use prost::Message;
 use prost_types::Any;
 
-use super::status::Status;
-
 /// `google.rpc.Status`: the code and the words once more, as the protocol has it, and the details.
 #[derive(Clone, PartialEq, Message)]
 struct Details {
@@ -27,14 +25,15 @@ struct RetryInfo {
     retry_delay: Option<prost_types::Duration>,
 }
 
-/// The value of `grpc-status-details-bin` that bids a client come back after `delay`, in base64
-/// without padding, as senders of binary metadata should write it (grpc/doc/PROTOCOL-HTTP2.md).
-pub(super) fn retry(status: &Status, delay: Duration) -> String {
+/// The value of `grpc-status-details-bin` that bids a client come back after `delay`, beside a
+/// status's code and words, in base64 without padding, as senders of binary metadata should write it
+/// (grpc/doc/PROTOCOL-HTTP2.md).
+pub(super) fn retry(code: i32, message: &str, delay: Duration) -> String {
     let retry_delay = prost_types::Duration::try_from(delay).ok();
     let info = RetryInfo { retry_delay }.encode_to_vec();
     let details = Details {
-        code: status.code as i32,
-        message: status.message.to_string(),
+        code,
+        message: message.to_owned(),
         details: vec![Any { type_url: RETRY_INFO.to_owned(), value: info }],
     };
     STANDARD_NO_PAD.encode(details.encode_to_vec())
@@ -58,12 +57,12 @@ const RETRY_INFO_NAME: &str = "/google.rpc.RetryInfo";
 mod tests {
     use base64::engine::general_purpose::STANDARD;
 
-    use super::{super::status::Code, *};
+    use super::*;
 
     #[test]
     fn what_is_written_is_read() {
         let delay = Duration::from_millis(1500);
-        let text = retry(&Status::new(Code::Unavailable, "full"), delay);
+        let text = retry(14, "full", delay);
         assert_eq!(retry_delay(text.as_bytes()), Some(delay));
         let padded = STANDARD.encode(STANDARD_NO_PAD.decode(&text).unwrap());
         assert_eq!(retry_delay(padded.as_bytes()), Some(delay));

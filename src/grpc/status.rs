@@ -148,7 +148,7 @@ impl Status {
 
     /// What `grpc-status-details-bin` has of it: a RetryInfo, where a client should come back.
     pub fn encoded_details(&self) -> Option<String> {
-        self.retry_delay.map(|delay| details::retry(self, delay))
+        self.retry_delay.map(|delay| details::retry(self.code as i32, &self.message, delay))
     }
 
     /// The trailers that carry it: `grpc-status`, `grpc-message` where there are words, and

@@ -100,7 +100,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::upstream::{Health, tests::upstream};
+    use crate::upstream::{Health, InFlight, tests::upstream};
 
     fn endpoints(count: u16) -> Vec<Arc<Endpoint>> {
         let endpoints = upstream(count.max(1), "").endpoints();
@@ -125,7 +125,7 @@ mod tests {
         let endpoints = endpoints(4);
         let balancer = Balancer::new(LoadBalancing::LeastRequest);
         let held: Vec<_> = (0..40)
-            .map(|_| balancer.pick(&endpoints, |_| true).unwrap().admit().unwrap())
+            .map(|_| InFlight::of(balancer.pick(&endpoints, |_| true).unwrap()).unwrap())
             .collect();
         assert_eq!(endpoints.iter().map(|e| e.in_flight()).collect::<Vec<_>>(), [10; 4]);
         drop(held);

@@ -18,7 +18,6 @@ use super::{
     Ejected, Fault, History,
     adaptive::Adaptive,
     ejection::Ejector,
-    in_flight::InFlight,
     pool::{Pool, Total},
 };
 use crate::metrics::{EjectionLabels, EndpointLabels};
@@ -309,11 +308,6 @@ impl Endpoint {
             endpoint: self.address.to_string().as_str().into(),
         }
     }
-
-    /// Registers a call where there is room for it; it is in flight until the guard is dropped.
-    pub(super) fn admit(self: &Arc<Self>) -> Option<InFlight> {
-        InFlight::of(self)
-    }
 }
 
 /// The share of its calls that an endpoint takes so long after it became available.
@@ -322,6 +316,7 @@ fn warmth(since: Duration, slow_start: Duration) -> f64 {
     (COLDEST + (1.0 - COLDEST) * part).min(1.0)
 }
 
+/// Of an endpoint's count of calls, those in flight.
 pub(super) fn in_flight(calls: u64) -> u32 {
     calls as u32
 }

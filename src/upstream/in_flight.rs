@@ -14,7 +14,8 @@ use super::endpoint::{Endpoint, in_flight};
 pub struct InFlight(Arc<Endpoint>);
 
 impl InFlight {
-    /// Counts a call where the endpoint, and its upstream, have room for it.
+    /// Registers a call where the endpoint, and its upstream, have room for it; it is in flight until
+    /// the guard is dropped.
     pub(super) fn of(endpoint: &Arc<Endpoint>) -> Option<Self> {
         let before = endpoint.calls.fetch_add(STARTED | 1, Relaxed);
         if in_flight(before) >= endpoint.limit.load(Relaxed)
