@@ -4,6 +4,16 @@
 //! what a socket read is taken through the protocol's end of its link, event by event, and written
 //! into the buffers of the links that it is for. At the end of the turn each of these is written
 //! once. Only `turn` knows of sockets being ready, of tasks and of time.
+//!
+//! ```text
+//! turn  dial                      sockets, tasks, time
+//! request  gate  local  own …     what `Engine` does with a call that comes: lets it in, answers it
+//! place  pick  lanes  retry …     finds an endpoint and a connection for it, and another one
+//! downstream  upstream  pump …    takes what both sides say through to the other
+//! times  late  reload  removed    ends what is over
+//! engine                          all that a worker owns
+//! call  flow  link  lane …        what that is; nothing here knows the engine
+//! ```
 
 mod buffers;
 mod call;
@@ -12,8 +22,10 @@ mod dial;
 mod doubt;
 mod downstream;
 mod engine;
+mod flow;
 mod gate;
 mod lane;
+mod lanes;
 mod late;
 mod link;
 mod links;
@@ -23,20 +35,27 @@ mod own;
 mod parts;
 mod payload;
 mod pick;
+mod pings;
 mod place;
 mod pump;
+mod queue;
 mod quota;
 mod reflection;
 mod reload;
 mod removed;
 mod replay;
 mod request;
+mod retry;
+mod settings;
 mod target;
 mod times;
 mod turn;
+mod turned_away;
 mod upstream;
 
-pub use self::{listener::Listener, reload::Settings, turn::Relay};
+use std::time::Duration;
+
+pub use self::{listener::Listener, settings::Settings, turn::Relay};
 use crate::grpc::Code;
 
 /// How a call ended, for its metrics.
@@ -50,4 +69,9 @@ enum End {
     Http,
     /// With a reset from either side.
     Reset,
+}
+
+/// As the engine counts time.
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX / 2)
 }

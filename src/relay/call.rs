@@ -4,10 +4,10 @@ use std::{net::SocketAddr, ops::Range, rc::Rc, sync::Arc};
 
 use tokio::{task::AbortHandle, time::Instant};
 
-use super::{End, Listener, quota::Held, replay::Replay};
+use super::{End, Listener, flow::Flow, quota::Held, replay::Replay};
 use crate::{
     config::{NotServingAs, Policy},
-    grpc::{MessageSizes, Status},
+    grpc::Status,
     http2::{block::Block, field::Field},
     route::Dialect,
     upstream::{InFlight, Place},
@@ -177,82 +177,4 @@ pub(super) struct Reflection {
     pub(super) asked: bool,
     /// When it ends, unless something is asked before.
     pub(super) until: u64,
-}
-
-/// One direction's payload.
-#[derive(Debug)]
-pub(super) struct Flow {
-    /// What the receiver did not take yet, from `start` on.
-    queue: Vec<u8>,
-    start: usize,
-    /// How much of that was credited to its sender already: what is to be sent once more.
-    credited: usize,
-    /// The sender has ended its half.
-    pub(super) ended: bool,
-    /// The end was sent on.
-    pub(super) done: bool,
-    /// It stands on the receiver's list of those that wait.
-    pub(super) waits: bool,
-    pub(super) trailers: Option<Block>,
-    /// Reads the lengths of messages; none where the payload is no gRPC.
-    pub(super) sizes: Option<MessageSizes>,
-    pub(super) bytes: u64,
-}
-
-impl Flow {
-    pub(super) fn new(max_message_size: Option<u64>) -> Self {
-        Self {
-            queue: Vec::new(),
-            start: 0,
-            credited: 0,
-            ended: false,
-            done: false,
-            waits: false,
-            trailers: None,
-            sizes: max_message_size.map(MessageSizes::new),
-            bytes: 0,
-        }
-    }
-
-    pub(super) fn queued(&self) -> &[u8] {
-        &self.queue[self.start..]
-    }
-
-    pub(super) fn push(&mut self, bytes: &[u8]) {
-        if self.start > 0 && self.start == self.queue.len() {
-            self.queue.clear();
-            self.start = 0;
-        }
-        self.queue.extend_from_slice(bytes);
-    }
-
-    /// How much of what is queued is still to be credited.
-    pub(super) fn uncredited(&self) -> usize {
-        self.queued().len() - self.credited
-    }
-
-    /// Leaves out what was taken; how much of that is to be credited.
-    pub(super) fn pop(&mut self, bytes: usize) -> usize {
-        self.start += bytes;
-        if self.start == self.queue.len() {
-            self.queue = Vec::new();
-            self.start = 0;
-        }
-        let known = bytes.min(self.credited);
-        self.credited -= known;
-        bytes - known
-    }
-
-    /// Puts what was sent back before what is queued, to be sent on another stream.
-    pub(super) fn restore(&mut self, mut sent: Vec<u8>) {
-        self.credited += sent.len();
-        sent.extend_from_slice(self.queued());
-        (self.queue, self.start) = (sent, 0);
-        (self.done, self.waits) = (false, false);
-    }
-
-    /// How much is known to come before the message that has begun is whole.
-    pub(super) fn to_come(&self) -> usize {
-        self.sizes.as_ref().map_or(0, MessageSizes::remaining)
-    }
 }

@@ -7,8 +7,8 @@ use humantime::format_duration;
 use super::{
     call::{Call, Local, Opening, Peer},
     engine::Engine,
+    millis,
     replay::Again,
-    turn::millis,
 };
 use crate::{
     grpc::{Code, Status},

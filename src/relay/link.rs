@@ -127,6 +127,11 @@ impl Link {
         }
     }
 
+    /// Where a client comes from, and what it connected to.
+    pub(super) fn ends(&self) -> Option<(SocketAddr, SocketAddr)> {
+        self.client.zip(self.socket.local_addr().ok())
+    }
+
     /// How much payload it takes now: what its socket has not taken is bounded.
     pub(super) fn room(&self) -> usize {
         HIGH_WATER.saturating_sub(self.unwritten())

@@ -9,8 +9,8 @@ use super::{
     call::{Asked, CallKey, Label, Local, Peer, StreamKey},
     engine::{Command, Engine},
     link::Direction,
+    millis,
     payload::Payload,
-    turn::millis,
 };
 use crate::{
     answer::{Answer, MAX_REQUEST},

@@ -9,8 +9,9 @@ use super::{
     call::{CallKey, Opening, Peer},
     engine::Engine,
     lane::{Lane, LaneKey},
+    millis,
     payload::Payload,
-    turn::millis,
+    queue::Queue,
 };
 use crate::{
     grpc::Status,
@@ -18,16 +19,6 @@ use crate::{
     metrics::ShedLabels,
     upstream::{self, Endpoint, Picked, Upstream},
 };
-
-/// A worker's calls that wait until an endpoint of an upstream has room.
-#[derive(Debug)]
-pub(super) struct Queue {
-    upstream: Arc<Upstream>,
-    calls: VecDeque<CallKey>,
-}
-
-/// An upstream's place in memory, which its queue holds.
-pub(super) type QueueKey = usize;
 
 impl Engine {
     /// Turns a call to another target of its way, or ends it where none is left.

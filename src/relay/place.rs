@@ -7,7 +7,7 @@ use super::{
     engine::{Command, Engine},
     lane::{Lane, LaneKey},
     late::Late,
-    link::{Direction, Kind},
+    link::{Direction, Kind, Link},
     payload::Payload,
     pick::pick,
 };
@@ -68,7 +68,8 @@ impl Engine {
             let links = &self.links;
             let at = LaneKey::of(&endpoint, upstream, call.client.link);
             let lane = self.lanes.entry(at).or_insert_with(|| {
-                Lane::new(endpoint, upstream, at.client().and_then(|client| links.get(client)))
+                let client = at.client().and_then(|client| links.get(client));
+                Lane::new(endpoint, upstream, client.and_then(Link::ends))
             });
             let streams = |id: &usize| links[*id].connection.streams();
             let takes = |id: &usize| links[*id].connection.max_streams() > 0;

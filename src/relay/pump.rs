@@ -1,8 +1,9 @@
 //! Payload on its way: from one link to another as far as each takes it, and credit back.
 
 use super::{
-    call::{CallKey, Flow, Peer, StreamKey},
+    call::{CallKey, Peer, StreamKey},
     engine::Engine,
+    flow::Flow,
     link::{Direction, Link},
     payload::Payload,
 };

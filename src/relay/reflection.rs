@@ -8,8 +8,8 @@ use super::{
     call::{Label, Peer, Reflection, StreamKey},
     engine::Engine,
     link::Direction,
+    millis,
     payload::Payload,
-    turn::millis,
 };
 use crate::{
     answer::{MAX_REQUEST, reflect},

@@ -7,19 +7,11 @@ use super::{
     call::{Label, Peer},
     engine::Engine,
     link::{Kind, Link},
-    times::Pings,
-    turn::millis,
+    millis,
+    pings::Pings,
+    settings::Settings,
 };
-use crate::{config, http2::field::Role};
-
-/// What new calls go by.
-#[derive(Debug)]
-pub struct Settings {
-    /// All listeners.
-    pub listeners: Vec<Arc<Listener>>,
-    /// Of these, what concerns endpoints.
-    pub limits: config::Limits,
-}
+use crate::http2::field::Role;
 
 impl Relay {
     /// Takes other settings over. Calls in flight go on by those that they began with, and so do
@@ -31,7 +23,7 @@ impl Relay {
 
     /// What is now the listener of this name; itself where it is not there any more.
     pub fn current(&self, listener: &Arc<Listener>) -> Arc<Listener> {
-        Arc::clone(current(&self.settings().borrow(), listener))
+        Arc::clone(self.settings().borrow().current(listener))
     }
 }
 
@@ -60,7 +52,7 @@ impl Engine {
     pub(super) fn renew(&mut self, index: u32) {
         let Some(settings) = &self.settings else { return };
         let call = &mut self.calls[index as usize];
-        let listener = current(settings, &call.listener);
+        let listener = settings.current(&call.listener);
         let Peer::Opening(opening) = &call.peer else { return };
         if Arc::ptr_eq(listener, &call.listener) {
             return;
@@ -110,7 +102,7 @@ impl Link {
     /// any more is asked to end.
     pub(super) fn reload(&mut self, settings: &Settings, now: u64) {
         let Kind::Client(listener) = &mut self.kind else { return };
-        let before = std::mem::replace(listener, Arc::clone(current(settings, listener)));
+        let before = std::mem::replace(listener, Arc::clone(settings.current(listener)));
         let certificate = self.session.as_ref().and_then(|session| session.certificate());
         self.peer = listener.peer(certificate);
         let (secured, certified) = (self.session.is_some(), certificate.is_some());
@@ -127,10 +119,6 @@ impl Link {
             self.drain(now);
         }
     }
-}
-
-fn current<'a>(settings: &'a Settings, listener: &'a Arc<Listener>) -> &'a Arc<Listener> {
-    settings.listeners.iter().find(|other| other.name == listener.name).unwrap_or(listener)
 }
 
 /// How long connections stay at most whose certificates are to be checked by other files, in

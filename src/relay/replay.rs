@@ -1,18 +1,11 @@
-//! Calls that are placed again: what is kept of them for it, and when they are.
+//! What is kept of calls for the case that they are placed again, and how often they are.
 
 use std::net::SocketAddr;
 
-use super::{
-    call::{CallKey, Flow, Opening, Peer},
-    engine::Engine,
-    payload::Payload,
-    turn::millis,
-    upstream::code,
-};
+use super::flow::Flow;
 use crate::{
     config::Retry,
-    grpc::{Code, retry_delay},
-    http2::{block::Block, connection::Context, frame::Reason},
+    http2::{block::Block, connection::Context},
 };
 
 /// What another endpoint needs of a call: kept until its response's head has come.
@@ -50,7 +43,7 @@ pub(super) enum Again {
 
 impl Again {
     /// As a metric has it.
-    fn label(self) -> &'static str {
+    pub(super) fn label(self) -> &'static str {
         match self {
             Self::Refused => "refused",
             Self::GoAway => "goaway",
@@ -64,7 +57,7 @@ impl Again {
     }
 
     /// How often such a call is placed in all, where `retry` is what its route says.
-    fn attempts(self, retry: Option<&Retry>) -> usize {
+    pub(super) fn attempts(self, retry: Option<&Retry>) -> usize {
         match self {
             Self::Refused | Self::GoAway | Self::Unsent | Self::TurnedAway => PLACEMENTS,
             Self::Status => retry.map_or(0, |retry| retry.attempts as usize),
@@ -75,7 +68,7 @@ impl Again {
     }
 
     /// Whether it counts against the budget: where the backend may have worked for it.
-    fn costs(self) -> bool {
+    pub(super) fn costs(self) -> bool {
         !matches!(self, Self::Refused | Self::GoAway | Self::Unsent | Self::TurnedAway)
     }
 }
@@ -168,7 +161,11 @@ impl Replays {
     }
 
     /// Puts what was sent back to what is to be sent; the head and the endpoints that had it.
-    fn restore(&mut self, replay: Replay, request: &mut Flow) -> (Block, Vec<SocketAddr>) {
+    pub(super) fn restore(
+        &mut self,
+        replay: Replay,
+        request: &mut Flow,
+    ) -> (Block, Vec<SocketAddr>) {
         let Replay { head, sent, left, .. } = replay;
         self.kept -= head.size() + sent.capacity();
         request.restore(sent);
@@ -176,106 +173,6 @@ impl Replays {
     }
 }
 
-impl Engine {
-    /// Places a call again after `delay` milliseconds, with what was sent of it. False where it
-    /// must end: what it needs is not kept, it was answered, or it was placed enough.
-    pub(super) fn place_again(&mut self, index: u32, how: Again, why: &str, delay: u64) -> bool {
-        let Some(call) = self.calls.get_mut(index as usize) else { return false };
-        let retry = call.listener.ways[usize::from(call.way)].policy.retry.as_ref();
-        let Peer::Endpoint(peer) = &mut call.peer else { return false };
-        let most = how.attempts(retry);
-        if peer.replay.as_ref().is_none_or(|replay| replay.left.len() + 1 >= most) {
-            return false;
-        }
-        if let Some(retry) = retry.filter(|_| how.costs() && call.retrying.is_none()) {
-            let upstream = &call.listener.targets[usize::from(call.target)].upstream;
-            call.retrying = upstream.retry(retry.budget);
-            if call.retrying.is_none() {
-                return false;
-            }
-        }
-        let Some(replay) = peer.replay.take() else { return false };
-        let (at, bodiless) = (peer.at, replay.bodiless);
-        let address = peer.in_flight.endpoint().address();
-        let (head, mut left) = self.replays.restore(replay, &mut call.request);
-        left.push(address);
-        call.peer = Peer::Opening(Opening {
-            head,
-            bodiless,
-            new: false,
-            first: 0..0,
-            waits_for: None,
-            waits_since: 0,
-            queued: None,
-            passed: Vec::new(),
-            tried: Vec::new(),
-            left,
-            why: Some(why.to_owned()),
-        });
-        call.listener.retried(call.target, how.label());
-        if let Some(link) = self.links.get_mut(at.link) {
-            link.connection.reset(at.stream, Reason::CANCEL, &mut link.out);
-            self.touch(at.link);
-        }
-        self.freed(at.link);
-        self.renew(index);
-        let key = self.key(index);
-        match delay {
-            0 => self.place(key, Payload::NONE),
-            _ => self.delayed.push((key, self.context.now + delay)),
-        }
-        true
-    }
-
-    /// Places a call again whose endpoint answered with nothing but a status, where its route says
-    /// so of this one.
-    pub(super) fn place_after_status(&mut self, index: u32, block: &Block) -> bool {
-        let Some(call) = self.calls.get(index as usize) else { return false };
-        let Peer::Endpoint(peer) = &call.peer else { return false };
-        let Some(retry) = &call.policy().retry else { return false };
-        let Some(replay) = &peer.replay else { return false };
-        let Some(code) = code(block) else { return false };
-        if !retry.statuses.iter().any(|status| *status as u8 == code as u8) {
-            return false;
-        }
-        let told = block.first_of(DETAILS).and_then(|details| retry_delay(&details));
-        if code == Code::ResourceExhausted && told.is_none() {
-            // Without one it will not get better (OTLP specification, Throttling).
-            return false;
-        }
-        let delay = told.map_or_else(|| pause(replay.left.len()), millis);
-        let now = self.context.now;
-        if delay > millis(retry.max_delay) || now.saturating_add(delay) >= call.deadline {
-            return false;
-        }
-        let why = format!("{} answered {code}", peer.in_flight.endpoint().address());
-        self.place_again(index, Again::Status, &why, delay)
-    }
-
-    /// Places the calls again whose delay is over.
-    pub(super) fn place_delayed(&mut self) {
-        let now = self.context.now;
-        let due: Vec<CallKey> =
-            self.delayed.extract_if(.., |(_, at)| *at <= now).map(|(key, _)| key).collect();
-        for key in due {
-            if self.is_opening(key) {
-                self.place(key, Payload::NONE);
-            }
-        }
-    }
-}
-
-/// How long to wait before another retry, in milliseconds: the first goes elsewhere at once.
-fn pause(retries: usize) -> u64 {
-    match retries {
-        0 => 0,
-        _ => (FIRST_PAUSE << retries.min(6)) + fastrand::u64(..FIRST_PAUSE),
-    }
-}
-
-const DETAILS: &[u8] = b"grpc-status-details-bin";
-/// In milliseconds.
-const FIRST_PAUSE: u64 = 25;
 /// How often a call that was not processed is placed at most: what several endpoints refuse, the
 /// next one will as well.
 const PLACEMENTS: usize = 3;
@@ -313,18 +210,5 @@ mod tests {
         assert!(first.is_some() && second.is_none());
         replays.end(first.unwrap(), &mut context);
         assert!(replays.is_empty());
-    }
-
-    #[test]
-    fn what_was_credited_is_not_credited_again() {
-        let mut flow = Flow::new(None);
-        flow.push(b"abcdef");
-        assert_eq!(flow.pop(4), 4);
-        flow.restore(b"abcd".to_vec());
-        assert_eq!((flow.queued(), flow.uncredited()), (&b"abcdef"[..], 2));
-        assert_eq!(flow.pop(3), 0);
-        flow.restore(b"abc".to_vec());
-        assert_eq!((flow.queued(), flow.uncredited()), (&b"abcdef"[..], 2));
-        assert_eq!((flow.pop(5), flow.pop(1)), (1, 1));
     }
 }

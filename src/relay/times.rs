@@ -1,12 +1,7 @@
 //! What ends because of time: links that are idle, old, silent or stuck.
 
-use super::{
-    cause::Cause,
-    engine::Engine,
-    link::{Kind, Link},
-    turn::millis,
-};
-use crate::{config::Limits, http2::frame::Reason};
+use super::{cause::Cause, engine::Engine, link::Kind, millis};
+use crate::http2::frame::Reason;
 
 impl Engine {
     /// Asks a client's connection to end.
@@ -96,37 +91,6 @@ impl Engine {
         }
         for id in ready {
             self.retire(id, true);
-        }
-    }
-}
-
-/// When endpoints that are silent are asked for a sign of life, in milliseconds.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Pings {
-    interval: u64,
-    timeout: u64,
-}
-
-impl Pings {
-    pub(super) fn new(limits: &Limits) -> Self {
-        Self {
-            interval: millis(limits.upstream_ping_interval),
-            timeout: millis(limits.upstream_ping_timeout),
-        }
-    }
-
-    /// Asks a link with open streams for a sign of life, or gives it up. An endpoint that found
-    /// this too often, `calm` times, is asked as often only as it may bear.
-    fn check(self, link: &mut Link, calm: u32, now: u64) {
-        let interval = self.interval.saturating_mul(1 << calm);
-        match link.pinged_at.filter(|pinged| link.heard_at < *pinged) {
-            Some(pinged) if now - pinged >= self.timeout => link.abandon(Cause::Silent),
-            Some(_) => {}
-            None if now.saturating_sub(link.heard_at) >= interval => {
-                link.pinged_at = Some(now);
-                link.connection.ask(&mut link.out);
-            }
-            None => {}
         }
     }
 }

@@ -18,7 +18,8 @@ use super::{
     cause::Cause,
     engine::{Command, Engine},
     link::{Kind, Link},
-    reload::Settings,
+    millis,
+    settings::Settings,
 };
 use crate::{
     answer::Watch,
@@ -282,10 +283,6 @@ fn client_limits(limits: &config::Limits) -> Limits {
         connection_window: 32 * STREAM_WINDOW,
         frames: Some(limits.frames),
     }
-}
-
-pub(super) fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX / 2)
 }
 
 /// What one read takes at most, in bytes.

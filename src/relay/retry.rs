@@ -1,0 +1,115 @@
+//! Calls that are placed again.
+
+use super::{
+    call::{CallKey, Opening, Peer},
+    engine::Engine,
+    millis,
+    payload::Payload,
+    replay::Again,
+    upstream::code,
+};
+use crate::{
+    grpc::{Code, retry_delay},
+    http2::{block::Block, frame::Reason},
+};
+
+impl Engine {
+    /// Places a call again after `delay` milliseconds, with what was sent of it. False where it
+    /// must end: what it needs is not kept, it was answered, or it was placed enough.
+    pub(super) fn place_again(&mut self, index: u32, how: Again, why: &str, delay: u64) -> bool {
+        let Some(call) = self.calls.get_mut(index as usize) else { return false };
+        let retry = call.listener.ways[usize::from(call.way)].policy.retry.as_ref();
+        let Peer::Endpoint(peer) = &mut call.peer else { return false };
+        let most = how.attempts(retry);
+        if peer.replay.as_ref().is_none_or(|replay| replay.left.len() + 1 >= most) {
+            return false;
+        }
+        if let Some(retry) = retry.filter(|_| how.costs() && call.retrying.is_none()) {
+            let upstream = &call.listener.targets[usize::from(call.target)].upstream;
+            call.retrying = upstream.retry(retry.budget);
+            if call.retrying.is_none() {
+                return false;
+            }
+        }
+        let Some(replay) = peer.replay.take() else { return false };
+        let (at, bodiless) = (peer.at, replay.bodiless);
+        let address = peer.in_flight.endpoint().address();
+        let (head, mut left) = self.replays.restore(replay, &mut call.request);
+        left.push(address);
+        call.peer = Peer::Opening(Opening {
+            head,
+            bodiless,
+            new: false,
+            first: 0..0,
+            waits_for: None,
+            waits_since: 0,
+            queued: None,
+            passed: Vec::new(),
+            tried: Vec::new(),
+            left,
+            why: Some(why.to_owned()),
+        });
+        call.listener.retried(call.target, how.label());
+        if let Some(link) = self.links.get_mut(at.link) {
+            link.connection.reset(at.stream, Reason::CANCEL, &mut link.out);
+            self.touch(at.link);
+        }
+        self.freed(at.link);
+        self.renew(index);
+        let key = self.key(index);
+        match delay {
+            0 => self.place(key, Payload::NONE),
+            _ => self.delayed.push((key, self.context.now + delay)),
+        }
+        true
+    }
+
+    /// Places a call again whose endpoint answered with nothing but a status, where its route says
+    /// so of this one.
+    pub(super) fn place_after_status(&mut self, index: u32, block: &Block) -> bool {
+        let Some(call) = self.calls.get(index as usize) else { return false };
+        let Peer::Endpoint(peer) = &call.peer else { return false };
+        let Some(retry) = &call.policy().retry else { return false };
+        let Some(replay) = &peer.replay else { return false };
+        let Some(code) = code(block) else { return false };
+        if !retry.statuses.iter().any(|status| *status as u8 == code as u8) {
+            return false;
+        }
+        let told = block.first_of(DETAILS).and_then(|details| retry_delay(&details));
+        if code == Code::ResourceExhausted && told.is_none() {
+            // Without one it will not get better (OTLP specification, Throttling).
+            return false;
+        }
+        let delay = told.map_or_else(|| pause(replay.left.len()), millis);
+        let now = self.context.now;
+        if delay > millis(retry.max_delay) || now.saturating_add(delay) >= call.deadline {
+            return false;
+        }
+        let why = format!("{} answered {code}", peer.in_flight.endpoint().address());
+        self.place_again(index, Again::Status, &why, delay)
+    }
+
+    /// Places the calls again whose delay is over.
+    pub(super) fn place_delayed(&mut self) {
+        let now = self.context.now;
+        let due: Vec<CallKey> =
+            self.delayed.extract_if(.., |(_, at)| *at <= now).map(|(key, _)| key).collect();
+        for key in due {
+            if self.is_opening(key) {
+                self.place(key, Payload::NONE);
+            }
+        }
+    }
+}
+
+/// How long to wait before another retry, in milliseconds: the first goes elsewhere at once.
+fn pause(retries: usize) -> u64 {
+    match retries {
+        0 => 0,
+        _ => (FIRST_PAUSE << retries.min(6)) + fastrand::u64(..FIRST_PAUSE),
+    }
+}
+
+const DETAILS: &[u8] = b"grpc-status-details-bin";
+/// In milliseconds.
+const FIRST_PAUSE: u64 = 25;
