@@ -175,10 +175,16 @@ fn concealed(key: &str, value: &Value) -> Value {
 
 /// Whether a key has a secret, or a list of them.
 fn is_secret(key: &str, value: &Value) -> bool {
-    let key = key.to_ascii_lowercase();
     let texts = value.as_array().is_some_and(|items| items.iter().any(Value::is_string));
-    let one = key.strip_suffix('s').filter(|_| texts).unwrap_or(&key);
-    SECRETS.iter().any(|secret| one.ends_with(secret))
+    let one = key.strip_suffix(['s', 'S']).filter(|_| texts).unwrap_or(key);
+    // A section that is called so, such as an upstream, has none.
+    (texts || value.is_string()) && names_secret(one)
+}
+
+/// Whether a key of this name has a secret.
+pub(super) fn names_secret(key: &str) -> bool {
+    let key = key.to_ascii_lowercase();
+    SECRETS.iter().any(|secret| key.ends_with(secret))
 }
 
 /// A value as YAML's flow style has it.
@@ -202,8 +208,18 @@ const LISTENERS: &str = "listeners";
 const RESTART: [&str; 3] = ["workers", "admin.address", "log"];
 /// Ends of the names of keys that have secrets; a probe's metadata may. A hash is one where the
 /// secret can be guessed.
-const SECRETS: [&str; 7] =
-    ["api-key", "authorization", "cookie", "password", "secret", "sha256", "token"];
+const SECRETS: [&str; 10] = [
+    "-auth",
+    "-key",
+    "apikey",
+    "authorization",
+    "cookie",
+    "passphrase",
+    "password",
+    "secret",
+    "sha256",
+    "token",
+];
 
 #[cfg(test)]
 mod tests {
@@ -272,6 +288,10 @@ mod tests {
             assert_eq!(differences(list(&["a"]), to), ["~ admin.tokens: *** -> ***"]);
         }
         assert_ne!(a.hash(), b.hash());
+        let named = json!({ "upstreams": { "the-key": { "endpoints": ["e:1"] } } });
+        assert_eq!(Written(named.clone()).json(), named);
+        let key = json!({ "metadata": { "x-access-key": "a" } });
+        assert_eq!(Written(key).json(), json!({ "metadata": { "x-access-key": "***" } }));
     }
 
     #[test]

@@ -206,7 +206,10 @@ impl Checker<'_> {
                 }
                 (Ok(name), Ok(value)) => drop(metadata.append(name, value)),
                 (Err(_), _) => self.problem(&path, "is not a lower-case header name"),
-                (_, Err(_)) => self.problem(&path, format!("{value:?} is not a header value")),
+                // Its text may be a secret.
+                (_, Err(_)) => {
+                    self.problem(&path, "cannot be a header value: it has a control character")
+                }
             }
         }
         let authority = raw.authority.and_then(|authority| {

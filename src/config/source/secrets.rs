@@ -1,12 +1,17 @@
 //! What is said of a mistake in a section of credentials: its text may well be one of them, such as
 //! a token that stands where a key should.
 
-use super::super::Problem;
+use super::super::{Problem, written::names_secret};
 
 /// Takes out of problems in such a section whatever may be a secret: found values, unknown keys,
-/// and the places below an item of a list.
+/// and the places below an item of a list; and of any other key that has one, what was found.
 pub(in crate::config) fn conceal(problems: &mut Vec<Problem>) {
     for problem in problems.iter_mut() {
+        if problem.path.rsplit('.').next().is_some_and(names_secret)
+            && let Some((expected, _)) = problem.message.split_once(", found ")
+        {
+            problem.message.truncate(expected.len());
+        }
         let Some(at) = SECTIONS.iter().find_map(|it| Some(problem.path.find(it)? + it.len()))
         else {
             continue;
@@ -81,6 +86,8 @@ mod tests {
             problem("listeners[0].auth.basic.users[0].password", "must be a text in quotes"),
             problem("listeners[0].auth.jwt", "unknown key `jwt`, expected"),
             problem("admin.tokens", "expected a list, found \"s3cret\""),
+            problem("checks[0].grpc.metadata.X-Api-Key", "expected a string in quotes, found 53"),
+            problem("checks[0].grpc.metadata.x-org", "expected a string in quotes, found 53"),
         ];
         conceal(&mut problems);
         let said: Vec<_> = problems.iter().map(ToString::to_string).collect();
@@ -96,6 +103,8 @@ mod tests {
                 "listeners[0].auth.basic.users[0].password: must be a text in quotes".to_owned(),
                 "listeners[0].auth.jwt: unknown key `jwt`, expected".to_owned(),
                 "admin.tokens: expected a list".to_owned(),
+                "checks[0].grpc.metadata.X-Api-Key: expected a string in quotes".to_owned(),
+                "checks[0].grpc.metadata.x-org: expected a string in quotes, found 53".to_owned(),
             ]
         );
     }
