@@ -183,11 +183,12 @@ async fn serve(socket: Socket, relay: Relay, handshakes: &Handshakes) {
                         relay.serve(socket, session, &first, listener, client).await;
                     }
                     Opened::Http1(stream) => {
-                        let asker = Asker { client: client.ip(), certificate: None };
+                        let client = client.ip();
+                        let asker = Asker { client, secured: false, certificate: None };
                         Box::pin(http1::serve(stream, listener, asker, &relay)).await;
                     }
                     Opened::Http1OverTls { stream, certificate } => {
-                        let asker = Asker { client: client.ip(), certificate };
+                        let asker = Asker { client: client.ip(), secured: true, certificate };
                         Box::pin(http1::serve(stream, listener, asker, &relay)).await;
                     }
                 }

@@ -184,6 +184,18 @@ impl Listener {
         &self.access
     }
 
+    /// Whether a connection may stay that was let in by other rules: with TLS or without, and with a
+    /// certificate or none.
+    pub fn keeps(&self, client: Option<IpAddr>, secured: bool, certified: bool) -> bool {
+        client.is_none_or(|client| self.access.allows(client))
+            && self.tls().is_none_or(|tls| tls.keeps(secured, certified))
+    }
+
+    /// Whether clients' certificates are checked by it as by `before`.
+    pub fn trusts_as(&self, before: &Self) -> bool {
+        self.tls().zip(before.tls()).is_none_or(|(tls, before)| tls.trusts_as(before))
+    }
+
     /// What it asks of calls; none where it asks for nothing.
     pub fn gate(&self) -> Option<&Gate> {
         self.gate.as_ref()

@@ -106,16 +106,12 @@ impl Link {
         let certificate = self.session.as_ref().and_then(|session| session.certificate());
         self.peer = listener.peer(certificate);
         let (secured, certified) = (self.session.is_some(), certificate.is_some());
-        if certified
-            && let Some((tls, before)) = listener.tls().zip(before.tls())
-            && !tls.trusts_as(before)
-        {
+        if certified && !listener.trusts_as(&before) {
             // It is checked anew when it comes again, and not all come at once.
             let within = SOON.saturating_mul(u64::from(fastrand::u8(..))) / 256;
             self.old_at = self.old_at.min(now.saturating_add(within));
         }
-        let allowed = self.client.is_none_or(|client| listener.access().allows(client.ip()));
-        if !allowed || listener.tls().is_some_and(|tls| !tls.keeps(secured, certified)) {
+        if !listener.keeps(self.client.map(|it| it.ip()), secured, certified) {
             self.drain(now);
         }
     }

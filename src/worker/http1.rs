@@ -1,6 +1,6 @@
 //! HTTP/1.1 on the traffic ports: health checks, and a word to who would call gRPC by it.
 
-use std::{cell::Cell, convert::Infallible, net::IpAddr, pin::pin, rc::Rc, sync::Arc};
+use std::{cell::Cell, convert::Infallible, io, net::IpAddr, pin::pin, rc::Rc, sync::Arc};
 
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, header};
@@ -29,11 +29,13 @@ type Body = UnsyncBoxBody<Bytes, Infallible>;
 #[derive(Debug)]
 pub(super) struct Asker {
     pub(super) client: IpAddr,
+    /// Whether it speaks TLS.
+    pub(super) secured: bool,
     pub(super) certificate: Option<CertificateDer<'static>>,
 }
 
-/// Serves one connection until the client closes it, it is idle, or its listener
-/// stops.
+/// Serves one connection until the client closes it, it is idle, its listener stops, or it asks
+/// something after it would not be let in any more.
 pub(super) async fn serve(
     stream: impl AsyncRead + AsyncWrite + Unpin + 'static,
     listener: Arc<Listener>,
@@ -46,12 +48,23 @@ pub(super) async fn serve(
     let asked: Rc<Cell<Option<Instant>>> = Rc::default();
     let asker = Rc::new(asker);
     let service = service_fn(|request| {
-        let (listener, asked) = (relay.current(&listener), Rc::clone(&asked));
-        let asker = Rc::clone(&asker);
+        let (before, listener) = (&listener, relay.current(&listener));
+        let (asker, asked) = (Rc::clone(&asker), Rc::clone(&asked));
+        let certified = asker.certificate.is_some();
+        let stays = listener.keeps(Some(asker.client), asker.secured, certified);
+        // It is checked anew when it comes again.
+        let last = certified && !listener.trusts_as(before);
         async move {
-            let response = respond(request, &listener, &asker).await;
+            if !stays {
+                return Err(io::Error::from(io::ErrorKind::PermissionDenied));
+            }
+            let mut response = respond(request, &listener, &asker).await;
+            if last {
+                let close = HeaderValue::from_static("close");
+                response.headers_mut().insert(header::CONNECTION, close);
+            }
             asked.set(Some(Instant::now()));
-            Ok::<_, Infallible>(response)
+            Ok(response)
         }
     });
     let connection = http1::Builder::new()

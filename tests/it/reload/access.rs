@@ -1,5 +1,7 @@
 //! Who may connect, as another configuration has it: what is open goes by it too.
 
+use tokio::io::AsyncRead;
+
 use super::*;
 use crate::fixture::certs::Authority;
 
@@ -68,5 +70,39 @@ async fn connections_with_certificates_that_are_checked_otherwise_now_end_one_af
     };
     timeout(Duration::from_secs(5), first).await.unwrap();
     assert!(ended < 100, "{ended} of 200 at once");
+    live.stop().await;
+}
+
+/// Asks for health on a connection that stays; what was said, which is nothing where it ended.
+async fn asked(stream: &mut (impl AsyncRead + AsyncWriteExt + Unpin)) -> String {
+    let mut reply = vec![0; 4096];
+    _ = stream.write_all(b"GET /healthz HTTP/1.1\r\nhost: a\r\n\r\n").await;
+    let read = timeout(Duration::from_secs(5), stream.read(&mut reply)).await.expect("an end");
+    String::from_utf8_lossy(&reply[..read.unwrap_or(0)]).to_ascii_lowercase()
+}
+
+#[tokio::test]
+async fn http1_connections_end_with_their_next_question() {
+    let (echo, ca) = (Echo::start().await, Authority::new("reload-http1", "ca"));
+    let (own, agent) = (ca.pair("localhost"), ca.pair("agent.test"));
+    let tls = |more: &str| {
+        let files = format!("cert_file: {:?}, key_file: {:?}", own.cert, own.key);
+        format!("tls: {{ {files}, client_ca_file: {:?}{more} }}", ca.file())
+    };
+    let live = Live::start("access-http1", &guarded(echo.address(), &tls(""))).await;
+    let mut client = ca.client(Some(&agent));
+    client.protocols = vec!["http/1.1"];
+    let mut stream = client.connect(live.proxy.address("otlp")).await.unwrap();
+    let listed = tls(&format!(", crl_files: [{:?}]", ca.revoke(1)));
+    assert!(!asked(&mut stream).await.contains("connection: close"));
+    live.reload(&guarded(echo.address(), &listed), "applied").await;
+    assert!(asked(&mut stream).await.contains("connection: close"));
+    assert_eq!(asked(&mut stream).await, "");
+
+    live.reload(&guarded(echo.address(), "allow: [127.0.0.0/8]"), "applied").await;
+    let mut stream = TcpStream::connect(live.proxy.address("otlp")).await.unwrap();
+    assert!(asked(&mut stream).await.starts_with("http/1.1 200"));
+    live.reload(&guarded(echo.address(), "allow: [127.0.0.9]"), "applied").await;
+    assert_eq!(asked(&mut stream).await, "");
     live.stop().await;
 }
