@@ -36,7 +36,8 @@ impl Refusals {
     /// Counts a call, or a request, that is turned away for who makes it.
     pub fn denied(&self, client: Option<IpAddr>, reason: &'static str) {
         if let Some(unlogged) = self.told.note(reason, Instant::now()) {
-            let client = client.map(tracing::field::display);
+            // As itself, on a socket of IPv6 too.
+            let client = client.map(|it| tracing::field::display(it.to_canonical()));
             warn!(listener = %self.listener.0, client, reason, unlogged, "call denied");
         }
         self.metrics.denied.get_or_create(&self.labels(reason)).inc();
@@ -47,7 +48,7 @@ impl Refusals {
         if let Some(unlogged) = self.told.note(reason, Instant::now()) {
             // A part of it may be the client's own words.
             let why = format_args!("{why:.200}");
-            let listener = &self.listener.0;
+            let (listener, client) = (&self.listener.0, client.to_canonical());
             warn!(%listener, %client, reason, %why, unlogged, "connection refused");
         }
         self.metrics.connections_refused.get_or_create(&self.labels(reason)).inc();

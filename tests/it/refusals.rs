@@ -3,7 +3,10 @@
 
 mod world;
 
+use tokio::net::TcpStream;
+
 use self::world::World;
+use crate::fixture::program::Running;
 
 /// What is turned away.
 struct Row {
@@ -280,4 +283,20 @@ async fn the_log_says_the_first_of_a_kind_and_counts_the_others() {
     assert_eq!(world.counted(0).await, 30.0);
     assert_eq!(world.lines_of("call denied").len(), 1);
     world.end(0).await;
+}
+
+#[tokio::test]
+async fn a_client_of_ipv4_is_told_as_one_on_a_socket_of_ipv6() {
+    let file = format!("{}/refusals-mapped-{}", env!("CARGO_TARGET_TMPDIR"), std::process::id());
+    let keys = "name: a, address: '[::]:0', allow: ['192.0.2.1'], upstream: u";
+    let upstream = "{ endpoints: ['127.0.0.1:1'], probe: { checks: [{ tcp: {} }] } }";
+    let more = "admin: { address: '127.0.0.1:0' }\nlog: { format: json }";
+    let text = format!("listeners: [{{ {keys} }}]\nupstreams: {{ u: {upstream} }}\n{more}\n");
+    std::fs::write(&file, text).unwrap();
+    let mut proxy = Running::start(&["run", "--config", &file]);
+    let address = proxy.logged("listening").await["address"].as_str().unwrap().to_owned();
+    let port = address.rsplit(':').next().unwrap();
+    _ = TcpStream::connect(format!("127.0.0.1:{port}")).await.unwrap();
+    assert_eq!(proxy.logged("connection refused").await["client"], "127.0.0.1");
+    std::fs::remove_file(file).unwrap();
 }
