@@ -242,7 +242,9 @@ struct ByName(Vec<Arc<CertifiedKey>>);
 
 impl ResolvesServerCert for ByName {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        let first = self.0.first()?;
+        if let [only] = &*self.0 {
+            return Some(Arc::clone(only));
+        }
         let named = hello.server_name().and_then(|name| ServerName::try_from(name).ok());
         let fits = |pair: &&Arc<CertifiedKey>| {
             let certificate = pair.end_entity_cert().ok();
@@ -251,11 +253,15 @@ impl ResolvesServerCert for ByName {
                 .zip(named.as_ref())
                 .is_some_and(|(it, name)| verify_server_name(&it, name).is_ok())
         };
-        let found = match self.0.len() {
-            1 => None,
-            _ => self.0.iter().find(fits),
+        let mut offered: Vec<_> = self.0.iter().filter(fits).collect();
+        if offered.is_empty() {
+            offered.extend(&self.0);
+        }
+        // One name may have a key of each kind, of which a client knows one.
+        let signs = |pair: &&&Arc<CertifiedKey>| {
+            pair.key.choose_scheme(hello.signature_schemes()).is_some()
         };
-        Some(Arc::clone(found.unwrap_or(first)))
+        offered.iter().find(signs).or_else(|| offered.first()).map(|pair| Arc::clone(pair))
     }
 }
 

@@ -9,7 +9,7 @@ use std::{net::SocketAddr, sync::atomic::Ordering::SeqCst, time::Duration};
 
 use bytes::Bytes;
 use rustls::{
-    ProtocolVersion,
+    ProtocolVersion, SignatureScheme,
     version::{TLS12, TLS13},
 };
 use tokio::{
@@ -176,6 +176,30 @@ async fn the_name_that_is_asked_for_picks_the_certificate() {
     client.name = "other.test";
     let error = client.connect(proxy.address("tls")).await.unwrap_err();
     assert!(error.to_string().contains("not valid for name"), "{error}");
+    proxy.stop().await;
+}
+
+#[tokio::test]
+async fn a_name_has_a_key_for_those_who_know_the_other_kind_alone() {
+    let (echo, ca) = (Echo::start().await, Authority::new("kinds", "ca"));
+    let pairs = [ca.pair("localhost"), ca.other_pair("localhost"), ca.pair("otel.test")];
+    let [first, second, third] = pairs.each_ref().map(files);
+    let section = format!("{first}, certificates: [{{ {second} }}, {{ {third} }}]");
+    let proxy = start(echo.address(), &section).await;
+    let other = Some(SignatureScheme::ED25519);
+    for (version, signature, name, of) in [
+        (&TLS13, None, "localhost", Some(0)),
+        (&TLS13, other, "localhost", Some(1)),
+        (&TLS12, other, "localhost", Some(1)),
+        // That of another name would help it as little.
+        (&TLS13, other, "otel.test", None),
+    ] {
+        let mut client = ca.client(None);
+        (client.versions, client.signature, client.name) = (vec![version], signature, name);
+        let stream = client.connect(proxy.address("tls")).await;
+        let shown = stream.ok().map(|it| it.get_ref().1.peer_certificates().unwrap()[0].clone());
+        assert_eq!(shown, of.map(|of: usize| pairs[of].read().0.remove(0)), "{signature:?} {name}");
+    }
     proxy.stop().await;
 }
 

@@ -18,7 +18,8 @@ pub(in crate::config) struct ListenerTls {
     /// with it (RFC 6066, 8). Something else has to fetch it in time. Default: none.
     pub(in crate::config) ocsp_file: Option<PathBuf>,
     /// More of them: the first one is shown that has the name which a client asks for (SNI), and
-    /// the first of all to others. Default: none.
+    /// the first of all to others; where that is a kind of key which the client does not know, the
+    /// next one, so that a name may have one of EC and one of RSA. Default: none.
     pub(in crate::config) certificates: Vec<KeyPair>,
     /// Whom clients must have their certificates from, in PEM: up to five others may stand between.
     /// Default: none, they need none.
