@@ -208,11 +208,31 @@ impl Upstream {
     /// same `hash` go to the same endpoint as far as that is available, usable and not loaded much
     /// more than others.
     ///
-    /// Backups are picked only while nothing else is available: where all others are full or cannot
-    /// be used the call is not for them, or an overload would reach them too.
+    /// Backups are picked only while nothing else is available: where all others are full the call
+    /// is not for them, or an overload would reach them too.
     pub fn pick(&self, hash: Option<u64>, usable: impl Fn(&Arc<Endpoint>) -> bool) -> Picked {
         let endpoints = self.endpoints.borrow();
-        let (group, panicking) = self.group(&endpoints);
+        self.pick_of(&endpoints, self.group(&endpoints), hash, usable)
+    }
+
+    /// The same among the backups alone, for a call that could reach none of the others.
+    pub fn pick_backup(
+        &self,
+        hash: Option<u64>,
+        usable: impl Fn(&Arc<Endpoint>) -> bool,
+    ) -> Picked {
+        let endpoints = self.endpoints.borrow();
+        let backups = endpoints.primaries()..endpoints.len();
+        self.pick_of(&endpoints, (backups, false), hash, usable)
+    }
+
+    fn pick_of(
+        &self,
+        endpoints: &Endpoints,
+        (group, panicking): (Range<usize>, bool),
+        hash: Option<u64>,
+        usable: impl Fn(&Arc<Endpoint>) -> bool,
+    ) -> Picked {
         let fits =
             |endpoint: &Arc<Endpoint>| (panicking || endpoint.is_available()) && usable(endpoint);
         let takes = |endpoint: &Arc<Endpoint>| endpoint.has_room() && fits(endpoint);
@@ -220,7 +240,7 @@ impl Upstream {
             if self.total.as_ref().is_some_and(|total| total.is_full()) {
                 break;
             }
-            let Some(endpoint) = self.choose(&endpoints, &group, hash, &takes) else { break };
+            let Some(endpoint) = self.choose(endpoints, &group, hash, &takes) else { break };
             if let Some(in_flight) = InFlight::of(endpoint) {
                 return Picked::Endpoint(in_flight);
             }

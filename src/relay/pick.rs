@@ -157,15 +157,39 @@ pub(super) fn pick(
     opening: &Opening,
     client: usize,
 ) -> Picked {
-    let value = upstream.hash_by().and_then(|name| opening.head.first_of(name.as_bytes()));
-    let hash = value.map(|value| upstream::hash(&value));
-    let usable = |endpoint: &Arc<Endpoint>| {
-        lanes.get(&LaneKey::of(endpoint, upstream, client)).is_none_or(Lane::is_usable)
-    };
+    let hash = hash(upstream, opening);
+    let usable = |endpoint: &Arc<Endpoint>| is_usable(lanes, endpoint, upstream, client);
     let untried = |endpoint: &Arc<Endpoint>| !opening.tried.contains(&endpoint.address());
     let new = |endpoint: &Arc<Endpoint>| !opening.left.contains(&endpoint.address());
     upstream
         .pick(hash, |endpoint| new(endpoint) && untried(endpoint) && usable(endpoint))
         .or_else(|| upstream.pick(hash, |endpoint| untried(endpoint) && usable(endpoint)))
         .or_else(|| upstream.pick(hash, untried))
+}
+
+/// A backup for a call that could reach none of the other endpoints: calls know that these died
+/// before probes do.
+pub(super) fn pick_backup(
+    lanes: &HashMap<LaneKey, Lane, ByIdentity>,
+    upstream: &Upstream,
+    opening: &Opening,
+    client: usize,
+) -> Picked {
+    upstream.pick_backup(hash(upstream, opening), |endpoint| {
+        !opening.tried.contains(&endpoint.address()) && is_usable(lanes, endpoint, upstream, client)
+    })
+}
+
+fn hash(upstream: &Upstream, opening: &Opening) -> Option<u64> {
+    let value = upstream.hash_by().and_then(|name| opening.head.first_of(name.as_bytes()));
+    value.map(|value| upstream::hash(&value))
+}
+
+fn is_usable(
+    lanes: &HashMap<LaneKey, Lane, ByIdentity>,
+    endpoint: &Arc<Endpoint>,
+    upstream: &Upstream,
+    client: usize,
+) -> bool {
+    lanes.get(&LaneKey::of(endpoint, upstream, client)).is_none_or(Lane::is_usable)
 }

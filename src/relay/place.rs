@@ -9,7 +9,7 @@ use super::{
     late::Late,
     link::{Direction, Kind, Link},
     payload::Payload,
-    pick::pick,
+    pick::{pick, pick_backup},
 };
 use crate::{grpc::timeout, http2::field::Role, upstream::Picked};
 
@@ -42,7 +42,9 @@ impl Engine {
             let Peer::Opening(opening) = &mut call.peer else { return None };
             let upstream = &listener.targets[usize::from(call.target)].upstream;
             if opening.waits_for.is_none() {
-                match pick(&self.lanes, upstream, opening, call.client.link) {
+                let (lanes, client) = (&self.lanes, call.client.link);
+                let picked = pick(lanes, upstream, opening, client);
+                match picked.or_else(|| pick_backup(lanes, upstream, opening, client)) {
                     Picked::Endpoint(in_flight) => {
                         opening.waits_for = Some(in_flight);
                         opening.waits_since = self.context.now;

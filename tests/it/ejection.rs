@@ -240,14 +240,40 @@ async fn a_connection_that_is_lost_with_many_calls_is_one_fault_and_a_polite_end
     proxy.stop().await;
 }
 
+/// The last endpoint is a backup.
+fn with_backup(main: &Echo, backup: &Echo) -> String {
+    let endpoints =
+        format!("[{{ address: \"{}\", backup: true }}, \"{}\"]", backup.address(), main.address());
+    let listed = format!("[\"{}\"]", main.address());
+    yaml(&[main.address()], "{ tcp: {} }", "").replace(&listed, &endpoints)
+}
+
+/// What probes do not know yet is no reason to fail a call that nobody has processed.
+#[tokio::test]
+async fn a_backup_takes_the_calls_that_could_not_reach_any_other() {
+    let (main, backup) = (Echo::start().await, Echo::start().await);
+    let config = with_backup(&main, &backup)
+        .replace("interval: 100ms, timeout: 90ms", "interval: 60s, timeout: 5s")
+        .replace("    probe:", "    ejection: { max_ejected: \"0%\" }\n    probe:");
+    let proxy = Proxy::start(&config).await;
+    all_healthy(&proxy, 2).await;
+    assert_eq!(call(&proxy).await, Some(0));
+    let address = main.address();
+    drop(main);
+    let open = format!(r#"upbeat_upstream_connections{{upstream="otlp",endpoint="{address}"}}"#);
+    eventually("its connections are gone", async || proxy.metric(&open).await == 0.0).await;
+    for _ in 0..20 {
+        assert_eq!(call(&proxy).await, Some(0));
+    }
+    assert_eq!(endpoint(&proxy, address).await.health, "healthy");
+    assert_eq!(backup.seen().streams.load(SeqCst), 20);
+    proxy.stop().await;
+}
+
 #[tokio::test]
 async fn a_backup_takes_calls_only_while_nothing_else_is_there() {
     let (main, backup) = (Echo::start().await, Echo::start().await);
-    let config = yaml(&[main.address()], "{ tcp: {} }", "").replace(
-        &format!("[\"{}\"]", main.address()),
-        &format!("[{{ address: \"{}\", backup: true }}, \"{}\"]", backup.address(), main.address()),
-    );
-    let proxy = Proxy::start(&config).await;
+    let proxy = Proxy::start(&with_backup(&main, &backup)).await;
     all_healthy(&proxy, 2).await;
     let state = endpoint(&proxy, backup.address()).await;
     assert!(state.backup);
