@@ -248,6 +248,11 @@ impl Upstream {
         if endpoints[group].iter().any(fits) { Picked::Full } else { Picked::None }
     }
 
+    /// Whether calls go to endpoints that are not available, too.
+    pub fn is_panicking(&self) -> bool {
+        self.group(&self.endpoints.borrow()).1
+    }
+
     /// Which of the endpoints calls go to now, and whether even where they are not available.
     fn group(&self, endpoints: &Endpoints) -> (Range<usize>, bool) {
         let (primaries, all) = (endpoints.primaries(), endpoints.len());

@@ -24,8 +24,8 @@ use crate::{
 };
 
 impl Relay {
-    /// Connects to an endpoint, trying again with growing pauses for as long as it is called
-    /// healthy and there is no other connection to it.
+    /// Connects to an endpoint, trying again with growing pauses for as long as it is given calls
+    /// and there is no other connection to it.
     pub(super) async fn dial(self, upstream: Arc<Upstream>, at: LaneKey) {
         let Some(endpoint) =
             self.turn(|engine| engine.lanes.get(&at).map(|lane| Arc::clone(&lane.endpoint)))
@@ -45,7 +45,8 @@ impl Relay {
                 })
             });
             sleep(pause).await;
-            let wanted = endpoint.is_healthy() && self.turn(|engine| engine.is_for_somebody(at));
+            let wanted = (endpoint.is_healthy() || upstream.is_panicking())
+                && self.turn(|engine| engine.is_for_somebody(at));
             if !needed || !wanted && !pause.is_zero() {
                 return self.turn(|engine| engine.dial_given_up(at));
             }

@@ -211,3 +211,24 @@ async fn an_endpoint_that_restarts_is_used_again_long_before_the_interval_is_ove
     proxy.wait_serving().await;
     proxy.stop().await;
 }
+
+/// Its probes fail throughout, and so did the first connection.
+#[tokio::test]
+async fn below_the_panic_threshold_an_endpoint_that_returns_is_connected_to() {
+    let address = Echo::start().await.address();
+    let config = yaml(&[address], "{ http: { port: 1 } }", "")
+        .replace("    probe:", "    panic_threshold: \"100%\"\n    probe:");
+    let proxy = Proxy::start(&config).await;
+    eventually("it is probed", async || {
+        proxy.status().await.upstreams[0].endpoints[0].health == "unhealthy"
+    })
+    .await;
+    let call = async || {
+        let mut caller = Caller::connect(proxy.address("otlp")).await;
+        caller.unary("/test.Echo/Unary", &[0; 5]).await.unwrap().code()
+    };
+    assert_eq!(call().await, 14);
+    let _echo = Echo::start_at(address, None).await;
+    eventually("it takes calls", async || call().await == 0).await;
+    proxy.stop().await;
+}
