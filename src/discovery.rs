@@ -17,12 +17,14 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use futures_util::future::join_all;
+use tokio::time::timeout;
 use tracing::{info, warn};
 
 use crate::{
     config,
     metrics::{Metrics, UpstreamLabels},
-    upstream::Upstream,
+    upstream::{Endpoint, Upstream},
 };
 
 /// Keeps the endpoints of `upstream` what `config` says, for as long as it is polled.
@@ -57,7 +59,7 @@ impl Found {
     }
 
     /// These are the endpoints now.
-    fn publish(&mut self, found: BTreeSet<config::Endpoint>) {
+    async fn publish(&mut self, found: BTreeSet<config::Endpoint>) {
         let (endpoints, note) = bounded(once(found));
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         let now = i64::try_from(now.as_secs()).unwrap_or(i64::MAX);
@@ -72,8 +74,27 @@ impl Found {
         info!(upstream, endpoints = endpoints.len(), came, went, "endpoints changed");
         let count = i64::try_from(endpoints.len()).unwrap_or(i64::MAX);
         self.metrics.discovery_endpoints.get_or_create(&self.labels).set(count);
+        self.bring_in(&endpoints).await;
         self.upstream.reconcile(&endpoints.iter().copied().collect::<Vec<_>>());
         self.endpoints = endpoints;
+    }
+
+    /// Where too few endpoints of those that stay are healthy, the others stay with the new ones
+    /// until these were probed: an upstream that serves must not stop to.
+    async fn bring_in(&self, wanted: &BTreeSet<config::Endpoint>) {
+        let upstream = &self.upstream;
+        let before = upstream.endpoints();
+        let is_wanted = |it: &Arc<Endpoint>| wanted.iter().any(|new| new.address == it.address());
+        let stay = before.iter().filter(|it| it.is_healthy() && is_wanted(it));
+        if stay.count() >= upstream.needed(wanted.len()) || !upstream.tally().is_serving() {
+            return;
+        }
+        let go = before.iter().filter(|it| !is_wanted(it));
+        let go = go.map(|it| config::Endpoint { backup: it.is_backup(), address: it.address() });
+        upstream.reconcile(&wanted.iter().copied().chain(go).collect::<Vec<_>>());
+        let now = upstream.endpoints();
+        let new = now.iter().filter(|it| is_wanted(it));
+        _ = timeout(PATIENCE, join_all(new.map(|it| it.known()))).await;
     }
 
     /// The endpoints cannot be found, and stay as they are.
@@ -131,6 +152,8 @@ fn jittered(wait: Duration) -> Duration {
     wait.mul_f64(1.0 + 0.1 * fastrand::f64())
 }
 
+/// How long endpoints that are no more stay for those that come to be probed.
+const PATIENCE: Duration = Duration::from_secs(5);
 /// The most endpoints of an upstream.
 const MOST: usize = 1000;
 /// How many endpoints a log line lists.

@@ -21,7 +21,7 @@ pub(super) async fn follow(config: &config::Dns, mut found: Found) {
         });
         let wait = match outcome {
             Ok(answer) => {
-                found.publish(answer.endpoints);
+                found.publish(answer.endpoints).await;
                 pace.after_answer(answer.ttl)
             }
             Err(why) => {

@@ -30,7 +30,7 @@ pub(super) async fn follow(config: config::File, mut found: Found) {
             Err(_) => return pending().await,
         };
         match outcome {
-            Ok(endpoints) => found.publish(endpoints),
+            Ok(endpoints) => found.publish(endpoints).await,
             Err(why) => found.fail(format!("cannot use {}: {why}", config.path.display())),
         }
     }

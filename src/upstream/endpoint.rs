@@ -163,6 +163,12 @@ impl Endpoint {
         self.state.borrow().clone()
     }
 
+    /// Waits until a probe has said something of it.
+    pub async fn known(&self) {
+        let mut state = self.state.subscribe();
+        _ = state.wait_for(|state| state.health != Health::Unknown).await;
+    }
+
     /// Calls in flight, over all workers.
     pub fn in_flight(&self) -> usize {
         in_flight(self.calls.load(Relaxed)) as usize

@@ -1,5 +1,7 @@
 //! Endpoints that the configuration does not list: names that are resolved, files that are read.
 
+mod swap;
+
 use std::{
     collections::BTreeSet,
     fs,
@@ -32,6 +34,7 @@ use crate::fixture::{
 };
 
 const NAME: &str = "tempo.test.";
+const TCP: &str = "{ tcp: {} }";
 
 /// A loopback address; several of them can share a port.
 fn ip(last: u8) -> IpAddr {
@@ -45,15 +48,15 @@ async fn everywhere() -> Echo {
 
 /// A proxy with `found` in the place of endpoints. The first probe of each decides, and a busy
 /// machine does not make them late.
-async fn finding(found: &str) -> Proxy {
-    let yaml = yaml(&[], "{ tcp: {} }", "").replace("endpoints: []", found);
+async fn finding(found: &str, check: &str) -> Proxy {
+    let yaml = yaml(&[], check, "").replace("endpoints: []", found);
     Proxy::start(&yaml.replace("interval: 100ms, timeout: 90ms", "interval: 5s, timeout: 4s")).await
 }
 
 /// A proxy whose endpoints `dns` tells, asking `names`; `more` is said of the upstream.
 async fn proxy(names: &Names, dns: &str, more: &str) -> Proxy {
     let dns = format!("dns: {{ resolvers: [\"{}\"], {dns} }}\n    {more}", names.address());
-    finding(&dns).await
+    finding(&dns, TCP).await
 }
 
 /// A proxy whose endpoints are the addresses of [`NAME`], looked up all the time.
@@ -239,7 +242,7 @@ async fn a_proxy_starts_without_endpoints_and_says_why() {
 async fn a_name_of_the_hosts_file_needs_no_server() {
     let echo = everywhere().await;
     let dns = format!("dns: {{ name: localhost, type: a, port: {} }}", echo.address().port());
-    let proxy = finding(&dns).await;
+    let proxy = finding(&dns, TCP).await;
     wait_for(&proxy, &[SocketAddr::new([127, 0, 0, 1].into(), echo.address().port())]).await;
     proxy.wait_serving().await;
     proxy.stop().await;
@@ -327,7 +330,7 @@ fn directory(test: &str) -> PathBuf {
 
 async fn following(path: &Path) -> Proxy {
     let file = format!("file: {{ path: {} }}", path.display());
-    finding(&file).await
+    finding(&file, TCP).await
 }
 
 #[tokio::test]
