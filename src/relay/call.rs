@@ -4,7 +4,7 @@ use std::{net::SocketAddr, ops::Range, rc::Rc, sync::Arc};
 
 use tokio::{task::AbortHandle, time::Instant};
 
-use super::{End, Listener, flow::Flow, quota::Held, replay::Replay};
+use super::{End, Listener, flow::Flow, millis, quota::Held, replay::Replay};
 use crate::{
     config::{NotServingAs, Policy},
     grpc::Status,
@@ -83,6 +83,14 @@ impl Call {
     /// How it is treated.
     pub(super) fn policy(&self) -> &Policy {
         &self.listener.ways[usize::from(self.way)].policy
+    }
+
+    /// When it ends at the latest, if no payload passes.
+    pub(super) fn ends_at(&self) -> u64 {
+        let policy = self.policy();
+        let bounds = [(self.begun, policy.call_timeout), (self.moved_at, policy.idle_timeout)];
+        let ends = bounds.into_iter().filter_map(|(since, bound)| Some(since + millis(bound?)));
+        ends.fold(self.deadline, u64::min)
     }
 }
 

@@ -81,8 +81,7 @@ impl Engine {
             return false;
         }
         let delay = told.map_or_else(|| pause(replay.left.len()), millis);
-        let now = self.context.now;
-        if delay > millis(retry.max_delay) || now.saturating_add(delay) >= call.deadline {
+        if delay > millis(retry.max_delay) || self.context.now + delay >= call.ends_at() {
             return false;
         }
         let why = format!("{} answered {code}", peer.in_flight.endpoint().address());

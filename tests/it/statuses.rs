@@ -14,6 +14,7 @@ use crate::fixture::{
 };
 
 const UNARY: &str = "/test.Echo/Unary";
+const LATER: Option<Duration> = Some(Duration::from_secs(2));
 
 /// Two endpoints, the first of which answers with `status` alone, behind a listener that retries
 /// so.
@@ -84,7 +85,10 @@ async fn without_a_word_of_the_route_a_status_is_passed_on() {
         // OTLP: without a RetryInfo it is for good.
         ("statuses: [RESOURCE_EXHAUSTED]", full(None), 8),
         // It says later than the route waits.
-        ("statuses: [RESOURCE_EXHAUSTED], max_delay: 1s", full(Some(Duration::from_secs(2))), 8),
+        ("statuses: [RESOURCE_EXHAUSTED], max_delay: 1s", full(LATER), 8),
+        // It says later than the call may last.
+        ("statuses: [RESOURCE_EXHAUSTED] }, timeouts: { call: 1s", full(LATER), 8),
+        ("statuses: [RESOURCE_EXHAUSTED] }, timeouts: { idle: 1s", full(LATER), 8),
         ("statuses: [UNAVAILABLE], attempts: 1", unavailable(), 14),
     ] {
         let (proxy, first, second) = world(retry, status).await;
