@@ -215,15 +215,14 @@ impl Upstream {
         self.pick_of(&endpoints, self.group(&endpoints), hash, usable)
     }
 
-    /// The same among the backups alone, for a call that could reach none of the others.
-    pub fn pick_backup(
-        &self,
-        hash: Option<u64>,
-        usable: impl Fn(&Arc<Endpoint>) -> bool,
-    ) -> Picked {
+    /// The same for a call that could reach none of those: among backups, and else among ejected
+    /// ones, of which its probes at least speak well.
+    pub fn pick_spare(&self, hash: Option<u64>, usable: impl Fn(&Arc<Endpoint>) -> bool) -> Picked {
         let endpoints = self.endpoints.borrow();
-        let backups = endpoints.primaries()..endpoints.len();
-        self.pick_of(&endpoints, (backups, false), hash, usable)
+        let (backups, all) = (endpoints.primaries()..endpoints.len(), 0..endpoints.len());
+        let healthy = |it: &Arc<Endpoint>| it.is_healthy() && usable(it);
+        self.pick_of(&endpoints, (backups, false), hash, &usable)
+            .or_else(|| self.pick_of(&endpoints, (all, true), hash, healthy))
     }
 
     fn pick_of(

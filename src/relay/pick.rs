@@ -167,15 +167,15 @@ pub(super) fn pick(
         .or_else(|| upstream.pick(hash, untried))
 }
 
-/// A backup for a call that could reach none of the other endpoints: calls know that these died
-/// before probes do.
-pub(super) fn pick_backup(
+/// An endpoint for a call that could reach none of those that calls go to: a backup, or an ejected
+/// one. Calls know that endpoints died before probes do.
+pub(super) fn pick_spare(
     lanes: &HashMap<LaneKey, Lane, ByIdentity>,
     upstream: &Upstream,
     opening: &Opening,
     client: usize,
 ) -> Picked {
-    upstream.pick_backup(hash(upstream, opening), |endpoint| {
+    upstream.pick_spare(hash(upstream, opening), |endpoint| {
         !opening.tried.contains(&endpoint.address()) && is_usable(lanes, endpoint, upstream, client)
     })
 }

@@ -9,7 +9,7 @@ use super::{
     late::Late,
     link::{Direction, Kind, Link},
     payload::Payload,
-    pick::{pick, pick_backup},
+    pick::{pick, pick_spare},
 };
 use crate::{grpc::timeout, http2::field::Role, upstream::Picked};
 
@@ -44,7 +44,7 @@ impl Engine {
             if opening.waits_for.is_none() {
                 let (lanes, client) = (&self.lanes, call.client.link);
                 let picked = pick(lanes, upstream, opening, client);
-                match picked.or_else(|| pick_backup(lanes, upstream, opening, client)) {
+                match picked.or_else(|| pick_spare(lanes, upstream, opening, client)) {
                     Picked::Endpoint(in_flight) => {
                         opening.waits_for = Some(in_flight);
                         opening.waits_since = self.context.now;

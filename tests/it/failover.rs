@@ -232,3 +232,38 @@ async fn below_the_panic_threshold_an_endpoint_that_returns_is_connected_to() {
     eventually("it takes calls", async || call().await == 0).await;
     proxy.stop().await;
 }
+
+/// It was restarted, and then the other one is, before its ejection is over.
+#[tokio::test]
+async fn an_ejected_endpoint_takes_the_calls_that_could_not_reach_any_other() {
+    let (first, second) = (Echo::start().await, Echo::start().await);
+    let addresses = [first.address(), second.address()];
+    let config = yaml(&addresses, "{ tcp: {} }", "")
+        .replace("interval: 100ms, timeout: 90ms", "interval: 60s, timeout: 5s")
+        .replace("workers: 2", "workers: 1");
+    let proxy = Proxy::start(&config).await;
+    let endpoints = async || proxy.status().await.upstreams.remove(0).endpoints;
+    let call = async || {
+        let mut caller = Caller::connect(proxy.address("otlp")).await;
+        caller.unary("/test.Echo/Unary", &[0; 5]).await.unwrap().code()
+    };
+    eventually("both are healthy", async || proxy.status().await.upstreams[0].healthy == 2).await;
+    drop(first);
+    eventually("it is ejected", async || {
+        _ = call().await;
+        endpoints().await[0].ejected.is_some()
+    })
+    .await;
+    let _first = Echo::start_at(addresses[0], None).await;
+    drop(second);
+    let labels = format!(r#"{{upstream="otlp",endpoint="{}"}}"#, addresses[1]);
+    let open = format!("upbeat_upstream_connections{labels}");
+    eventually("the other one is gone", async || proxy.metric(&open).await == 0.0).await;
+    eventually("it takes calls", async || call().await == 0).await;
+    for _ in 0..20 {
+        assert_eq!(call().await, 0);
+    }
+    let now = endpoints().await;
+    assert!(now[0].ejected.is_some() && now[1].ejected.is_none());
+    proxy.stop().await;
+}
