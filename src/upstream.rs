@@ -128,14 +128,16 @@ impl Upstream {
             let is_among = |it: &&Arc<Endpoint>, all: &[Arc<Endpoint>]| {
                 all.iter().any(|other| Arc::ptr_eq(it, other))
             };
-            for new in next.iter().filter(|it| !is_among(it, endpoints)) {
-                if let Some(other) = others.iter().find(|it| it.address() == new.address()) {
-                    new.inherit(other);
-                }
-            }
+            let new = next.iter().filter(|it| !is_among(it, endpoints));
+            let known =
+                |new: &Arc<Endpoint>| others.iter().find(|it| it.address() == new.address());
+            let heirs: Vec<_> = new.filter_map(|new| Some((new, known(new)?))).collect();
+            heirs.iter().for_each(|(new, other)| new.inherit(other));
             let gone = endpoints.iter().filter(|it| !is_among(it, &next));
             gone.for_each(|endpoint| endpoint.remove());
             self.pool.set_members(&next);
+            // Among them, since no more than a share of them may be.
+            heirs.iter().for_each(|(new, other)| new.inherit_ejection(other));
             *endpoints = next;
         });
         self.pool.changes.tell();

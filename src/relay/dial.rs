@@ -61,7 +61,7 @@ impl Relay {
                     }
                 };
             if let Some(fault) = fault {
-                endpoint.fault(fault);
+                endpoint.unreachable(fault, pause);
             }
             debug!(%address, failure, "cannot connect");
             self.0.metrics.upstream_connect_failures.get_or_create(&labels).inc();

@@ -58,7 +58,7 @@ pub struct Ejected {
 }
 
 /// One endpoint's faults and ejections.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Ejector {
     window: Option<Window>,
     current: Option<(Ejected, Instant)>,
@@ -70,7 +70,7 @@ pub(super) struct Ejector {
 }
 
 /// A stretch of time that begins with a fault.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Window {
     since: Instant,
     /// Calls that were started before it, of all that ever were.

@@ -42,6 +42,9 @@ pub struct Endpoint {
     ejector: Mutex<Ejector>,
     /// When it became available, in milliseconds of its pool.
     cold_since: AtomicU64,
+    /// When that no connection could be made was a fault last, in milliseconds of its pool from 1
+    /// on; else 0.
+    unreachable_at: AtomicU64,
     pool: Arc<Pool>,
 }
 
@@ -104,6 +107,7 @@ impl Endpoint {
             adaptive: adaptive.map(Mutex::new),
             ejector: Mutex::default(),
             cold_since: AtomicU64::new(0),
+            unreachable_at: AtomicU64::new(0),
             pool: Arc::clone(pool),
         }
     }
@@ -195,6 +199,13 @@ impl Endpoint {
         }
     }
 
+    /// Is ejected as `other` is.
+    pub(super) fn inherit_ejection(&self, other: &Self) {
+        if other.is_ejected() && self.pool.eject(self, || self.alter(EJECTED, 0)) {
+            *self.ejector() = other.ejector().clone();
+        }
+    }
+
     /// Publishes what a probe found. Only the endpoint's prober calls this.
     pub fn publish(&self, health: Health, reason: &str) {
         let changed = self.state.send_if_modified(|state| {
@@ -262,6 +273,19 @@ impl Endpoint {
         warn!(upstream, endpoint = %self.address, reason, ?time, "endpoint ejected");
     }
 
+    /// The same for a connection that could not be made, tried `after` so long a pause. All workers
+    /// try, and that is one fault each time: an endpoint that restarts is not ejected the sooner, the
+    /// more of them there are.
+    pub fn unreachable(&self, fault: Fault, after: Duration) {
+        let now = self.age() + 1;
+        let before = self.unreachable_at.load(Relaxed);
+        let apart = after.mul_f64(0.8).max(TOGETHER).as_millis();
+        if before == 0 || u128::from(now.saturating_sub(before)) >= apart {
+            self.unreachable_at.store(now, Relaxed);
+            self.fault(fault);
+        }
+    }
+
     fn readmit(&self) {
         self.row.store(0, Relaxed);
         self.pool.change(|| self.alter(0, EJECTED));
@@ -327,6 +351,8 @@ pub(super) fn in_flight(calls: u64) -> u32 {
     calls as u32
 }
 
+/// First attempts to connect that fail within this time are one fault.
+const TOGETHER: Duration = Duration::from_millis(50);
 /// Its prober says so.
 const HEALTHY: u8 = 1;
 /// Its calls say that it should be left alone.

@@ -43,15 +43,19 @@ async fn calls_in_flight_on_a_dying_endpoint_get_14_and_new_ones_go_to_the_other
 
     drop(dying);
     let mut codes = Vec::new();
-    let mut kept = Vec::new();
-    for mut call in hanging {
-        let outcome = tokio::time::timeout(Duration::from_millis(500), &mut call.response).await;
-        match outcome {
-            Ok(response) => codes.push(read(response.unwrap()).await.unwrap().code()),
-            Err(_) => kept.push(call),
+    let mut kept = hanging;
+    while codes.len() < 10 {
+        let mut open = Vec::new();
+        for mut call in kept {
+            match timeout(Duration::from_millis(20), &mut call.response).await {
+                Ok(response) => codes.push(read(response.unwrap()).await.unwrap().code()),
+                Err(_) => open.push(call),
+            }
         }
+        kept = open;
     }
-    assert_eq!(codes, [14; 10], "those on the endpoint that died, and no other");
+    assert_eq!(codes, [14; 10], "those on the endpoint that died");
+    assert_eq!(living.seen().open.load(SeqCst), 10, "and no other");
     // The loss is known, so every one of a hundred new calls goes well, from the first on.
     for _ in 0..100 {
         assert_eq!(caller.unary("/test.Echo/Unary", &[0; 5]).await.unwrap().code(), 0);
@@ -84,14 +88,15 @@ async fn a_backend_that_takes_no_streams_is_passed_over() {
     eventually("both are healthy", async || proxy.status().await.upstreams[0].healthy == 2).await;
     let mut caller = Caller::connect(proxy.address("otlp")).await;
     for _ in 0..20 {
-        let call = timeout(Duration::from_secs(5), caller.unary("/test.Echo/Unary", &[0; 5])).await;
+        let call =
+            timeout(Duration::from_secs(20), caller.unary("/test.Echo/Unary", &[0; 5])).await;
         assert_eq!(call.expect("it waits").unwrap().code(), 0);
     }
     proxy.stop().await;
 
     let proxy = Proxy::in_front_of(&[shut]).await;
     let mut caller = Caller::connect(proxy.address("otlp")).await;
-    let call = timeout(Duration::from_secs(5), caller.unary("/test.Echo/Unary", &[0; 5])).await;
+    let call = timeout(Duration::from_secs(20), caller.unary("/test.Echo/Unary", &[0; 5])).await;
     let status = call.expect("it waits").unwrap().status().unwrap();
     assert_eq!(status.message, format!("{shut} takes no streams"));
     proxy.stop().await;
@@ -133,7 +138,7 @@ async fn calls_do_not_wait_on_for_an_endpoint_that_is_found_unhealthy() {
     drop(probed);
     // The check is of both, so those that wait find no other; the rest is answered.
     for call in calls {
-        let response = timeout(Duration::from_secs(3), call.response).await.expect("it waits");
+        let response = timeout(Duration::from_secs(20), call.response).await.expect("it waits");
         let status = read(response.unwrap()).await.unwrap().status().unwrap();
         assert!([0, 14].contains(&(status.code as u8)), "{status}");
     }
@@ -173,7 +178,7 @@ async fn the_board_says_so_within_the_thresholds_and_the_endpoint_comes_back() {
     // Three failed probes, 100 ms apart and a tenth more, after the one that was under way; the
     // rest is for a busy machine.
     let took = died.elapsed();
-    assert!(took < Duration::from_millis(1000), "NOT_SERVING after {took:?}");
+    assert!(took < Duration::from_secs(4), "NOT_SERVING after {took:?}");
     let status = proxy.status().await;
     let reason = &status.services[0].reason;
     let expected = format!(
@@ -265,5 +270,46 @@ async fn an_ejected_endpoint_takes_the_calls_that_could_not_reach_any_other() {
     }
     let now = endpoints().await;
     assert!(now[0].ejected.is_some() && now[1].ejected.is_none());
+    proxy.stop().await;
+}
+
+#[tokio::test]
+async fn a_restart_that_no_call_was_on_ejects_nobody_however_many_workers_see_it() {
+    let (restarted, other) = (Echo::start().await, Echo::start().await);
+    let address = restarted.address();
+    // Probes see nothing of it.
+    let config = yaml(&[address, other.address()], "{ tcp: {} }", "")
+        .replace("interval: 100ms, timeout: 90ms", "interval: 60s, timeout: 1s")
+        .replace("    probe:", "    ejection: { consecutive: 9 }\n    probe:")
+        .replace("workers: 2", "workers: 8");
+    let proxy = Proxy::start(&config).await;
+    eventually("both are healthy", async || proxy.status().await.upstreams[0].healthy == 2).await;
+    let mut callers = Vec::new();
+    for _ in 0..8 {
+        callers.push(Caller::connect(proxy.address("otlp")).await);
+    }
+    let call_all = async |callers: &mut Vec<Caller>| {
+        for caller in callers {
+            assert_eq!(caller.unary("/test.Echo/Unary", &[0; 5]).await.unwrap().code(), 0);
+        }
+    };
+    let connections = || restarted.seen().connections.load(SeqCst);
+    while connections() < 8 {
+        call_all(&mut callers).await;
+    }
+    drop(restarted);
+    let failures = format!(
+        r#"upbeat_upstream_connect_failures_total{{upstream="otlp",endpoint="{address}"}}"#
+    );
+    while proxy.metric(&failures).await < 16.0 {
+        call_all(&mut callers).await;
+    }
+    let restarted = Echo::start_at(address, None).await;
+    let status = proxy.status().await;
+    assert!(status.upstreams[0].endpoints.iter().all(|it| it.ejected.is_none()));
+    while restarted.seen().streams.load(SeqCst) < 20 {
+        call_all(&mut callers).await;
+    }
+    drop(callers);
     proxy.stop().await;
 }

@@ -10,6 +10,7 @@ use crate::fixture::{
     echo::Echo,
     eventually,
     proxy::CHECK,
+    refusing,
 };
 
 #[tokio::test]
@@ -73,9 +74,35 @@ async fn a_watch_on_a_listener_that_is_removed_ends() {
     watch.request.send_data(Bytes::from_static(&[0; 5]), true).unwrap();
     let response = watch.response.await.unwrap();
     live.reload(&config(&[("otlp", ANY, "otlp")], &upstreams, ""), "applied").await;
-    let reply = tokio::time::timeout(Duration::from_secs(5), read(response)).await;
+    let reply = tokio::time::timeout(Duration::from_secs(20), read(response)).await;
     let reply = reply.expect("it ends").unwrap();
     assert_eq!(reply.code(), 14, "so that its client asks again, elsewhere");
+    drop(caller);
+    live.stop().await;
+}
+
+#[tokio::test]
+async fn an_endpoint_that_is_ejected_is_so_under_other_rules() {
+    let (echo, dead) = (Echo::start().await, refusing());
+    let ends = [dead, echo.address()];
+    let check = format!("{{ tcp: {{ port: {} }} }}", echo.address().port());
+    let text = config(&[("otlp", ANY, "otlp")], &[("otlp", &ends)], "")
+        .replace("{ tcp: {} }", &check)
+        .replace("probe:", "ejection: { consecutive: 1 }, probe:");
+    let live = Live::start("ejected", &text).await;
+    let ejected = async || {
+        let endpoints = live.proxy.status().await.upstreams.remove(0).endpoints;
+        let ejected = endpoints.into_iter().filter_map(|it| Some((it.endpoint, it.ejected?)));
+        ejected.map(|(endpoint, it)| (endpoint, it.until)).collect::<Vec<_>>()
+    };
+    let mut caller = live.caller().await;
+    while ejected().await.is_empty() {
+        assert_eq!(caller.unary(UNARY, MESSAGE).await.unwrap().code(), 0);
+    }
+    let before = ejected().await;
+    assert_eq!(before[0].0, dead.to_string());
+    live.reload(&text.replace("consecutive: 1", "consecutive: 2"), "applied").await;
+    assert_eq!(ejected().await, before);
     drop(caller);
     live.stop().await;
 }
