@@ -1,6 +1,6 @@
 //! How the admin server of a running proxy is asked.
 
-use std::{env, fs, path::PathBuf};
+use std::{env, fs, net::SocketAddr, path::PathBuf};
 
 use anyhow::{Context, anyhow, bail, ensure};
 use bytes::Bytes;
@@ -16,9 +16,10 @@ use crate::tls::{Spoken, Stream};
 /// Arguments of commands that ask a running proxy.
 #[derive(Debug, clap::Args)]
 pub(super) struct Admin {
-    /// The proxy's admin address
-    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:9901")]
-    admin: String,
+    /// The proxy's admin address; by default that of the configuration that is checked, else
+    /// 127.0.0.1:9901
+    #[arg(long, value_name = "ADDR")]
+    admin: Option<String>,
     /// A file with the token that the admin server wants; by default the environment variable
     /// UPBEAT_ADMIN_TOKEN has it, if it wants one
     #[arg(long, value_name = "FILE")]
@@ -28,24 +29,28 @@ pub(super) struct Admin {
 }
 
 impl Admin {
-    /// What the admin server answers on `path`.
-    pub(super) async fn fetch<T: DeserializeOwned>(&self, path: &str) -> anyhow::Result<T> {
-        let address = &self.admin;
-        let Ok(body) = timeout(TIMEOUT, self.get(path)).await else {
+    /// What the admin server answers on `path`. Where nobody says where it is, it is at `known`.
+    pub(super) async fn fetch<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        known: Option<SocketAddr>,
+    ) -> anyhow::Result<T> {
+        let known = known.map_or_else(|| DEFAULT.to_owned(), |known| known.to_string());
+        let address = self.admin.as_ref().unwrap_or(&known);
+        let Ok(body) = timeout(TIMEOUT, self.get(address, path)).await else {
             bail!("{address}: no answer within {TIMEOUT:?}");
         };
         serde_json::from_slice(&body?)
             .with_context(|| format!("{address}: not an admin server of Upbeat"))
     }
 
-    async fn get(&self, path: &str) -> anyhow::Result<Bytes> {
-        let address = &self.admin;
+    async fn get(&self, address: &str, path: &str) -> anyhow::Result<Bytes> {
         let mut request =
             Request::get(path).header(header::HOST, address).body(Empty::<Bytes>::new())?;
         if let Some(token) = self.token()? {
             request.headers_mut().insert(header::AUTHORIZATION, token);
         }
-        let stream = TokioIo::new(self.connect().await?);
+        let stream = TokioIo::new(self.connect(address).await?);
         let (mut sender, connection) = hyper::client::conn::http1::handshake(stream).await?;
         let mut driver = JoinSet::new();
         driver.spawn(connection);
@@ -63,8 +68,7 @@ impl Admin {
         Ok(body)
     }
 
-    async fn connect(&self) -> anyhow::Result<Stream> {
-        let address = &self.admin;
+    async fn connect(&self, address: &str) -> anyhow::Result<Stream> {
         let tls = self.tls.connector(address).map_err(|words| anyhow!(words))?;
         let stream = TcpStream::connect(address)
             .await
@@ -96,5 +100,6 @@ impl Admin {
     }
 }
 
+const DEFAULT: &str = "127.0.0.1:9901";
 const VARIABLE: &str = "UPBEAT_ADMIN_TOKEN";
 const TIMEOUT: std::time::Duration = std::time::Duration::from_secs(5);

@@ -32,7 +32,8 @@ pub(super) fn run(options: &Options) -> ExitCode {
     };
     let mut text = format!("{}: no problems\n", path.display());
     if options.against_running {
-        match block_on(options.admin.fetch::<Value>("/config")) {
+        // Another file may have another address in mind: then nobody answers there, or another one.
+        match block_on(options.admin.fetch::<Value>("/config", Some(config.admin.address))) {
             // What it shows has no secrets, so those of the file must not be told from them.
             Ok(running) => {
                 let file = Written::shown(config.written.json());

@@ -24,10 +24,10 @@ fn down(text: &str) -> Result<String, String> {
 /// Fetches `/status`, or `/simulate`, and prints it.
 pub(super) async fn run(options: &Options) -> anyhow::Result<()> {
     let text = if options.simulate.is_empty() {
-        table(&options.admin.fetch::<Status>("/status").await?)
+        table(&options.admin.fetch::<Status>("/status", None).await?)
     } else {
         let path = format!("/simulate?{}", options.simulate.join("&"));
-        simulated(&options.admin.fetch::<Simulation>(&path).await?)
+        simulated(&options.admin.fetch::<Simulation>(&path, None).await?)
     };
     super::say(&text);
     Ok(())

@@ -49,6 +49,13 @@ async fn check_tells_what_would_change_in_the_running_proxy() {
     let said = "~ workers: 2 -> 4 (needs a restart)\n1 to change, and a reload would refuse all: 1 need a restart\n";
     assert!(ended.stdout.ends_with(said), "{}", ended.stdout);
 
+    // Asked where the file has it.
+    let there = before
+        .replace("address: \"127.0.0.1:0\" }\ndrain", &format!("address: \"{admin}\" }}\ndrain"));
+    fs::write(&file, there).unwrap();
+    let ended = upbeat(&["check", "--config", &file, "--against-running"]).await;
+    assert!(ended.stdout.contains("admin.address"), "{} {}", ended.stdout, ended.stderr);
+
     fs::write(&file, "listeners: []").unwrap();
     assert_eq!(upbeat(&arguments).await.code, Some(78));
     fs::write(&file, before).unwrap();
