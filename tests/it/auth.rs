@@ -176,7 +176,7 @@ async fn http1(proxy: &Proxy, head: &str) -> String {
     let ask = format!("{head} HTTP/1.1\r\nhost: a\r\nconnection: close\r\n");
     stream.write_all(format!("{ask}\r\n").as_bytes()).await.unwrap();
     let mut reply = String::new();
-    let read = timeout(Duration::from_secs(5), stream.read_to_string(&mut reply)).await;
+    let read = timeout(Duration::from_secs(20), stream.read_to_string(&mut reply)).await;
     read.expect("answered").unwrap();
     reply
 }

@@ -230,7 +230,7 @@ async fn an_address_with_all_its_connections_is_refused_more_and_the_others_live
     let refused = r#"upbeat_connections_refused_total{listener="otlp",reason="per_address"}"#;
     let before = proxy.metric(refused).await;
     let mut third = TcpStream::connect(address).await.unwrap();
-    let closed = timeout(Duration::from_secs(5), third.read(&mut [0])).await;
+    let closed = timeout(Duration::from_secs(20), third.read(&mut [0])).await;
     assert!(closed.expect("it is closed").is_ok_and(|read| read == 0));
     assert_eq!(proxy.metric(refused).await, before + 1.0);
     assert_eq!(first.unary("/test.Echo/Unary", &[0; 5]).await.unwrap().code(), 0);

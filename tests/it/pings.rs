@@ -66,7 +66,7 @@ async fn an_endpoint_that_answers_no_ping_is_given_up() {
         (14, "upstream connection lost: closed by the proxy, since a PING had no answer")
     );
     let took = begun.elapsed();
-    assert!(took > Duration::from_millis(600) && took < Duration::from_secs(3), "{took:?}");
+    assert!(took > Duration::from_millis(600) && took < Duration::from_secs(20), "{took:?}");
     drop(caller);
     proxy.stop().await;
 }

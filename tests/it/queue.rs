@@ -92,7 +92,7 @@ async fn a_call_that_waited_too_long_is_bidden_to_come_back() {
     assert_eq!((status.code as u8, &*status.message), (14, "upstream otlp is full"));
     assert!(reply.head.headers().contains_key("grpc-status-details-bin"));
     let took = begun.elapsed();
-    assert!(took >= Duration::from_millis(300) && took < Duration::from_secs(3), "{took:?}");
+    assert!(took >= Duration::from_millis(300) && took < Duration::from_secs(20), "{took:?}");
     assert_eq!(shed(&proxy, "timeout").await, 1.0);
     drop(first);
     assert_eq!(caller.unary(UNARY, &[0; 5]).await.unwrap().code(), 0);
@@ -190,7 +190,7 @@ async fn a_call_that_waits_for_a_connection_without_room_goes_elsewhere_after_a_
         assert_eq!(caller.unary(UNARY, &[0; 5]).await.unwrap().code(), 0);
     }
     let took = begun.elapsed();
-    assert!(took >= Duration::from_millis(250) && took < Duration::from_secs(3), "{took:?}");
+    assert!(took >= Duration::from_millis(250) && took < Duration::from_secs(20), "{took:?}");
     assert_eq!(full.seen().streams.load(SeqCst), 1);
     drop((hanging, caller));
     proxy.stop().await;

@@ -184,7 +184,7 @@ async fn reflection_that_was_not_asked_for_is_left_to_the_backend() {
 #[tokio::test]
 async fn a_stream_that_asks_no_more_is_ended() {
     let echo = Echo::start().await;
-    let proxy = proxy(&echo, "limits: { handshake_timeout: 500ms }").await;
+    let proxy = proxy(&echo, "limits: { handshake_timeout: 2s }").await;
     let mut caller = Caller::connect(proxy.address("otlp")).await;
     let begun = Instant::now();
     let mut call = caller.open(INFO).await.unwrap();
@@ -193,7 +193,7 @@ async fn a_stream_that_asks_no_more_is_ended() {
     let question = symbol("grpc.health.v1.Health");
     let (first, second) = question.split_at(9);
     call.request.send_data(first.to_vec().into(), false).unwrap();
-    let early = timeout(Duration::from_millis(300), body.data()).await;
+    let early = timeout(Duration::from_millis(1200), body.data()).await;
     assert!(early.is_err(), "no answer before the question is whole: {early:?}");
     call.request.send_data(second.to_vec().into(), false).unwrap();
     let answer = body.data().await.unwrap().unwrap();
@@ -202,7 +202,7 @@ async fn a_stream_that_asks_no_more_is_ended() {
     assert!(body.data().await.is_none());
     let trailers = body.trailers().await.unwrap().unwrap();
     assert_eq!(trailers["grpc-status"], "0");
-    assert!(begun.elapsed() >= Duration::from_millis(750), "the question gave it more time");
+    assert!(begun.elapsed() >= Duration::from_millis(3000), "the question gave it more time");
     proxy.stop().await;
 }
 

@@ -242,7 +242,7 @@ async fn a_client_keeps_its_windows_however_often_its_calls_are_sent_again() {
         let mut call = caller.open(UNARY).await.unwrap();
         send(&mut call.request, body.clone().into()).await.unwrap();
         call.request.send_data(Bytes::new(), true).unwrap();
-        let reply = timeout(Duration::from_secs(5), call.response).await.expect("it moves");
+        let reply = timeout(Duration::from_secs(20), call.response).await.expect("it moves");
         let reply = read(reply.unwrap()).await.unwrap();
         assert_eq!((reply.code(), reply.body.len()), (0, body.len()));
     }

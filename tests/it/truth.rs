@@ -94,9 +94,9 @@ impl Dialects {
     }
 }
 
-/// The configuration of the measurement: probes every 500 ms, two to fall.
+/// A configuration with probes so far apart that none is awaited, and two to fall.
 fn two_to_fall(address: SocketAddr, check: &str) -> String {
-    let ours = "interval: 500ms, timeout: 400ms, unhealthy_threshold: 2";
+    let ours = "interval: 10s, timeout: 8s, unhealthy_threshold: 2";
     yaml(&[address], check, "").replace("interval: 100ms, timeout: 90ms", ours)
 }
 
@@ -130,8 +130,8 @@ async fn seen_after(what: &str, config: &str, happens: impl AsyncFnOnce()) -> Du
     slowest
 }
 
-/// The bound is 100 ms on a machine of its own; tests share theirs.
-const SOON: Duration = Duration::from_millis(250);
+/// Long before the next probe. It is 2 to 33 ms on a machine of its own; tests share theirs.
+const SOON: Duration = Duration::from_secs(4);
 
 #[tokio::test]
 async fn death_is_seen_by_every_dialect_long_before_the_next_probe() {
@@ -248,7 +248,7 @@ async fn a_watch_does_not_hold_up_an_endpoint_that_stops_gracefully() {
     health.set_service_status("", ServingStatus::NotServing).await;
     proxy.wait_not_serving().await;
     stop.send(()).unwrap();
-    timeout(Duration::from_secs(2), server.join_next()).await.expect("it stops").unwrap().unwrap();
+    timeout(Duration::from_secs(20), server.join_next()).await.expect("it stops").unwrap().unwrap();
     proxy.stop().await;
 }
 
@@ -332,7 +332,7 @@ async fn a_thousand_flips_are_told_alike_by_every_dialect() {
             }
         }
         // Watch tells each flip, once and in order.
-        let told = timeout(Duration::from_secs(5), watch.next()).await.unwrap().unwrap().unwrap();
+        let told = timeout(Duration::from_secs(20), watch.next()).await.unwrap().unwrap().unwrap();
         assert_eq!(told.status == 1, serves, "Watch, flip {flip}");
     }
     eprintln!("1000 flips, {samples} samples of every dialect");
@@ -385,12 +385,12 @@ async fn an_endpoint_that_cannot_be_probed_for_our_own_fault_becomes_unknown_not
     }
     let start = Instant::now();
     while status().await == StatusCode::OK {
-        assert!(start.elapsed() < Duration::from_secs(5), "never unknown");
+        assert!(start.elapsed() < Duration::from_secs(20), "never unknown");
         sleep(Duration::from_millis(5)).await;
     }
     drop(flood);
     while status().await != StatusCode::OK {
-        assert!(start.elapsed() < Duration::from_secs(10), "never back");
+        assert!(start.elapsed() < Duration::from_secs(40), "never back");
         sleep(Duration::from_millis(5)).await;
     }
     process.start_kill().unwrap();

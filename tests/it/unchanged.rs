@@ -524,7 +524,7 @@ impl Backend {
     }
 
     async fn request(&mut self) -> Message {
-        let request = timeout(Duration::from_secs(5), self.requests.recv()).await;
+        let request = timeout(Duration::from_secs(20), self.requests.recv()).await;
         request.expect("a request reaches the backend").expect("the backend lives")
     }
 

@@ -300,7 +300,7 @@ fn shown(reply: &Reply) -> String {
 /// How a connection ends on which nothing is answered.
 async fn end(mut stream: impl AsyncRead + Unpin) -> String {
     let mut reply = Vec::new();
-    let ended = timeout(Duration::from_secs(5), stream.read_to_end(&mut reply)).await;
+    let ended = timeout(Duration::from_secs(20), stream.read_to_end(&mut reply)).await;
     match ended.expect("still open after 5 s") {
         Ok(_) if reply.is_empty() => "connection closed".to_owned(),
         Ok(_) => format!("answered: {}", String::from_utf8_lossy(&reply)),
