@@ -7,7 +7,11 @@ use http::{Request, StatusCode, header};
 use http_body_util::{BodyExt, Empty, Limited};
 use hyper::client::conn::http1::handshake;
 use hyper_util::rt::TokioIo;
-use tokio::{net::TcpStream, task::JoinSet, time::timeout};
+use tokio::{
+    net::{TcpStream, lookup_host},
+    task::JoinSet,
+    time::timeout,
+};
 
 use crate::{
     config::{Jwks, KeysFrom},
@@ -25,8 +29,8 @@ pub(super) async fn keys(from: &KeysFrom, connector: Option<&Connector>) -> Resu
 }
 
 async fn get(from: &KeysFrom, connector: Option<&Connector>) -> Result<Bytes, String> {
-    let stream = TcpStream::connect((from.host.as_str(), from.port)).await;
-    let stream = stream.map_err(|error| format!("cannot connect: {error}"))?;
+    let stream = connect(&from.host, from.port).await;
+    let stream = stream.map_err(|why| format!("cannot connect: {why}"))?;
     let stream = match connector {
         None => Stream::Plain(stream),
         Some(connector) => {
@@ -58,6 +62,21 @@ async fn get(from: &KeysFrom, connector: Option<&Connector>) -> Result<Bytes, St
     Ok(body.map_err(|error| format!("the answer was cut: {error}"))?.to_bytes())
 }
 
+/// Connects to the first of a host's addresses that answers.
+async fn connect(host: &str, port: u16) -> Result<TcpStream, String> {
+    let mut why = "the name has no address".to_owned();
+    for address in lookup_host((host, port)).await.map_err(|error| error.to_string())? {
+        why = match timeout(EACH, TcpStream::connect(address)).await {
+            Ok(Ok(stream)) => return Ok(stream),
+            Ok(Err(error)) => format!("{address}: {error}"),
+            Err(_) => format!("{address}: no answer within {EACH:?}"),
+        };
+    }
+    Err(why)
+}
+
+/// For one address.
+const EACH: Duration = Duration::from_secs(1);
 /// For all of it.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// In bytes.
