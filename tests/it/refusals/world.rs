@@ -253,7 +253,7 @@ upstreams:
   wrong:
     endpoints: ["{}"]
     tls: {{ ca_file: {:?} }}
-    probe: {{ interval: 100ms, timeout: 90ms, checks: [{{ grpc: {{}} }}] }}
+    probe: {{ interval: 10s, timeout: 9s, checks: [{{ grpc: {{}} }}] }}
 health: {{ services: {{ "": {{ all: [otlp] }} }} }}
 admin: {{ address: "127.0.0.1:0" }}
 limits: {{ handshake_timeout: 1s }}
