@@ -56,8 +56,9 @@ pub enum Records {
 }
 
 /// A file that lists the endpoints: a YAML or JSON list such as `["10.0.0.1:4317"]`, at most 1000;
-/// each may be written as `{ address: "10.0.0.1:4317", backup: true }` too. It is read every second, so that a Kubernetes ConfigMap may be mounted there. A file that cannot
-/// be read, or that lists no endpoint, leaves the last ones as they are.
+/// each may be written as `{ address: "10.0.0.1:4317", backup: true }` too. It is read every second,
+/// so that a Kubernetes ConfigMap may be mounted there. A file that cannot be read, or that lists no
+/// endpoint, leaves the last ones as they are.
 #[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(in crate::config) struct File {
