@@ -39,7 +39,7 @@ listeners:
 upstreams:
   otlp:
     endpoints: ["{endpoint}"]
-    probe: {{ interval: 100ms, timeout: 90ms, checks: [{{ tcp: {{}} }}] }}
+    probe: {{ interval: 10s, timeout: 9s, checks: [{{ tcp: {{}} }}] }}
 admin: {{ address: "127.0.0.1:0" }}
 drain: {{ delay: 0s, timeout: 2s }}
 limits: {{ handshake_timeout: 1s }}
