@@ -236,7 +236,7 @@ async fn connections_that_an_endpoint_refuses_are_counted() {
     let echo = Echo::start().await;
     let address = echo.address();
     let config = yaml(&[address], "{ tcp: {} }", "")
-        .replace("interval: 100ms, timeout: 90ms", "interval: 60s, timeout: 1s");
+        .replace("interval: 300ms, timeout: 290ms", "interval: 60s, timeout: 1s");
     let proxy = Proxy::start(&config).await;
     proxy.wait_serving().await;
     drop(echo);

@@ -31,7 +31,7 @@ listeners:
 upstreams:
   next:
     endpoints: ["{endpoint}"]
-    probe: {{ interval: 100ms, timeout: 90ms, checks: [{{ grpc: {{}} }}, {{ http: {{ path: /healthz }} }}] }}
+    probe: {{ interval: 300ms, timeout: 290ms, checks: [{{ grpc: {{}} }}, {{ http: {{ path: /healthz }} }}] }}
     {keys}
 admin: {{ address: "127.0.0.1:0" }}
 drain: {{ delay: 0s, timeout: 2s }}

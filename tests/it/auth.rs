@@ -153,7 +153,7 @@ async fn without_auth_a_listener_takes_the_tenants_that_it_names() {
 async fn routes_see_the_tenant_that_was_proved() {
     let (a, b) = (Echo::start().await, Echo::start().await);
     let config = beside_open(a.address(), &format!("{AUTH} }}, routes: [{{ match: {{ metadata: {{ x-scope-orgid: team-b }} }}, upstream: b }}]"))
-        .replace("upstreams:", &format!("upstreams:\n  b: {{ endpoints: ['{}'], probe: {{ interval: 100ms, timeout: 90ms, checks: [{{ tcp: {{}} }}] }} }}", b.address()));
+        .replace("upstreams:", &format!("upstreams:\n  b: {{ endpoints: ['{}'], probe: {{ interval: 300ms, timeout: 290ms, checks: [{{ tcp: {{}} }}] }} }}", b.address()));
     let proxy = serving(Proxy::start(&config).await).await;
     let counts = || [&a, &b].map(|echo| echo.seen().streams.load(SeqCst));
     assert_eq!(tell(&proxy, &[A, (ORG, "team-b")]).await.code(), 0);

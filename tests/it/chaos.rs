@@ -192,7 +192,7 @@ async fn chaos_loses_no_call_that_no_endpoint_had() {
     let distributors: Vec<_> = distributors.into_iter().map(Mutex::new).map(Arc::new).collect();
     // As it is by default.
     let config =
-        yaml(&addresses, "{ otlp: {} }", "").replace("interval: 100ms, timeout: 90ms,", "");
+        yaml(&addresses, "{ otlp: {} }", "").replace("interval: 300ms, timeout: 290ms,", "");
     let proxy = Arc::new(Proxy::start(&config).await);
     eventually("all are healthy", async || proxy.status().await.upstreams[0].healthy == 3).await;
 

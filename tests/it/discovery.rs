@@ -50,7 +50,8 @@ async fn everywhere() -> Echo {
 /// machine does not make them late.
 async fn finding(found: &str, check: &str) -> Proxy {
     let yaml = yaml(&[], check, "").replace("endpoints: []", found);
-    Proxy::start(&yaml.replace("interval: 100ms, timeout: 90ms", "interval: 5s, timeout: 4s")).await
+    Proxy::start(&yaml.replace("interval: 300ms, timeout: 290ms", "interval: 5s, timeout: 4s"))
+        .await
 }
 
 /// A proxy whose endpoints `dns` tells, asking `names`; `more` is said of the upstream.

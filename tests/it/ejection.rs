@@ -253,7 +253,7 @@ fn with_backup(main: &Echo, backup: &Echo) -> String {
 async fn a_backup_takes_the_calls_that_could_not_reach_any_other() {
     let (main, backup) = (Echo::start().await, Echo::start().await);
     let config = with_backup(&main, &backup)
-        .replace("interval: 100ms, timeout: 90ms", "interval: 60s, timeout: 5s")
+        .replace("interval: 300ms, timeout: 290ms", "interval: 60s, timeout: 5s")
         .replace("    probe:", "    ejection: { max_ejected: \"0%\" }\n    probe:");
     let proxy = Proxy::start(&config).await;
     all_healthy(&proxy, 2).await;
@@ -291,11 +291,17 @@ async fn a_backup_takes_calls_only_while_nothing_else_is_there() {
     }
     assert_eq!(streams(&backup), 20);
     let main = Echo::start_at(address, None).await;
-    all_healthy(&proxy, 2).await;
+    // Its probe passes before the next attempt to connect for calls.
+    eventually("it takes calls", async || {
+        assert_eq!(call(&proxy).await, Some(0));
+        streams(&main) > 0
+    })
+    .await;
+    let before = (streams(&main), streams(&backup));
     for _ in 0..20 {
         assert_eq!(call(&proxy).await, Some(0));
     }
-    assert_eq!((streams(&main), streams(&backup)), (20, 20));
+    assert_eq!((streams(&main), streams(&backup)), (before.0 + 20, before.1));
     proxy.stop().await;
 }
 

@@ -28,7 +28,7 @@ async fn calls_in_flight_on_a_dying_endpoint_get_14_and_new_ones_go_to_the_other
     let (dying, living) = (Echo::start().await, Echo::start().await);
     // Probes too slow to help: what saves the new calls is the refused connection alone.
     let config = yaml(&[dying.address(), living.address()], "{ tcp: {} }", "")
-        .replace("interval: 100ms, timeout: 90ms", "interval: 60s, timeout: 1s");
+        .replace("interval: 300ms, timeout: 290ms", "interval: 60s, timeout: 1s");
     let proxy = Proxy::start(&config).await;
     proxy.wait_serving().await;
     eventually("both are healthy", async || proxy.status().await.upstreams[0].healthy == 2).await;
@@ -111,7 +111,7 @@ async fn calls_do_not_wait_on_for_an_endpoint_that_is_found_unhealthy() {
     let addresses = [closing.local_addr().unwrap(), echo.address()];
     let check = format!("{{ tcp: {{ port: {} }} }}", probed.local_addr().unwrap().port());
     let config = yaml(&addresses, &check, "")
-        .replace("interval: 100ms, timeout: 90ms", "interval: 20ms, timeout: 19ms")
+        .replace("interval: 300ms, timeout: 290ms", "interval: 20ms, timeout: 19ms")
         .replace("workers: 2", "workers: 1");
     let config = config.replace("probe: {", "probe: { unhealthy_threshold: 1,");
     let proxy = Proxy::start(&config).await;
@@ -206,7 +206,7 @@ async fn an_endpoint_that_restarts_is_used_again_long_before_the_interval_is_ove
     let address = restarted.address();
     let check = "{ grpc: { metadata: { x-scope-orgid: health } } }";
     let config = yaml(&[address], check, "")
-        .replace("interval: 100ms, timeout: 90ms", "interval: 60s, timeout: 1s");
+        .replace("interval: 300ms, timeout: 290ms", "interval: 60s, timeout: 1s");
     let proxy = Proxy::start(&config).await;
     proxy.wait_serving().await;
     drop(restarted);
@@ -244,7 +244,7 @@ async fn an_ejected_endpoint_takes_the_calls_that_could_not_reach_any_other() {
     let (first, second) = (Echo::start().await, Echo::start().await);
     let addresses = [first.address(), second.address()];
     let config = yaml(&addresses, "{ tcp: {} }", "")
-        .replace("interval: 100ms, timeout: 90ms", "interval: 60s, timeout: 5s")
+        .replace("interval: 300ms, timeout: 290ms", "interval: 60s, timeout: 5s")
         .replace("workers: 2", "workers: 1");
     let proxy = Proxy::start(&config).await;
     let endpoints = async || proxy.status().await.upstreams.remove(0).endpoints;
@@ -279,7 +279,7 @@ async fn a_restart_that_no_call_was_on_ejects_nobody_however_many_workers_see_it
     let address = restarted.address();
     // Probes see nothing of it.
     let config = yaml(&[address, other.address()], "{ tcp: {} }", "")
-        .replace("interval: 100ms, timeout: 90ms", "interval: 60s, timeout: 1s")
+        .replace("interval: 300ms, timeout: 290ms", "interval: 60s, timeout: 1s")
         .replace("    probe:", "    ejection: { consecutive: 9 }\n    probe:")
         .replace("workers: 2", "workers: 8");
     let proxy = Proxy::start(&config).await;

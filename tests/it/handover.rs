@@ -42,7 +42,7 @@ listeners: [{{ name: otlp, address: "{otlp}", upstream: otlp }}]
 upstreams:
   otlp:
     endpoints: ["{endpoint}"]
-    probe: {{ interval: 100ms, timeout: 90ms, checks: [{{ tcp: {{}} }}] }}
+    probe: {{ interval: 300ms, timeout: 290ms, checks: [{{ tcp: {{}} }}] }}
 admin: {{ address: "{admin}" }}
 drain: {{ delay: {delay}, timeout: 10s }}
 workers: 2

@@ -38,10 +38,10 @@ listeners:
 upstreams:
   otlp:
     endpoints: ["{}"]
-    probe: {{ interval: 100ms, timeout: 90ms, checks: [{{ tcp: {{}} }}] }}
+    probe: {{ interval: 300ms, timeout: 290ms, checks: [{{ tcp: {{}} }}] }}
   dead:
     endpoints: ["{}"]
-    probe: {{ interval: 100ms, timeout: 90ms, checks: [{{ tcp: {{}} }}] }}
+    probe: {{ interval: 300ms, timeout: 290ms, checks: [{{ tcp: {{}} }}] }}
 health:
   services:
     "": {{ all: [otlp] }}
@@ -272,7 +272,7 @@ async fn nothing_serves_before_the_first_probe_has_ended() {
     // Accepts and never answers, so the probe is still on its way.
     let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let config = yaml(&[silent.local_addr().unwrap()], "{ otlp: {} }", "")
-        .replace("interval: 100ms, timeout: 90ms", "interval: 60s, timeout: 59s");
+        .replace("interval: 300ms, timeout: 290ms", "interval: 60s, timeout: 59s");
     let proxy = Proxy::start(&config).await;
     assert_eq!(proxy.check().await, 2);
     let service = &proxy.status().await.services[0];

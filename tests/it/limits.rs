@@ -267,7 +267,7 @@ async fn running_out_of_descriptors_ends_no_listener_and_burns_no_cpu() {
     let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let config = yaml(&[echo.address()], "{ tcp: {} }", "")
         .replacen("127.0.0.1:0", &free.to_string(), 1)
-        .replace("interval: 100ms, timeout: 90ms", "interval: 10s, timeout: 1s");
+        .replace("interval: 300ms, timeout: 290ms", "interval: 10s, timeout: 1s");
     let path = std::env::temp_dir().join(format!("upbeat-{}.yaml", free.port()));
     std::fs::write(&path, config).unwrap();
     let mut process = Command::new("sh")

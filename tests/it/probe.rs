@@ -29,7 +29,7 @@ async fn reason(address: SocketAddr, check: &str) -> String {
 
 async fn reason_within(timeout: &str, address: SocketAddr, check: &str) -> String {
     let patient = format!("interval: 60s, timeout: {timeout}");
-    let config = yaml(&[address], check, "").replace("interval: 100ms, timeout: 90ms", &patient);
+    let config = yaml(&[address], check, "").replace("interval: 300ms, timeout: 290ms", &patient);
     assert!(config.contains(&patient));
     let proxy = Proxy::start(&config).await;
     let state = async || {

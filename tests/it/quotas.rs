@@ -30,7 +30,7 @@ listeners:
 upstreams:
   otlp:
     endpoints: ["{endpoint}"]
-    probe: {{ interval: 100ms, timeout: 90ms, checks: [{{ tcp: {{}} }}] }}
+    probe: {{ interval: 300ms, timeout: 290ms, checks: [{{ tcp: {{}} }}] }}
 admin: {{ address: "127.0.0.1:0" }}
 drain: {{ delay: 0s, timeout: 2s }}
 reload: {{ interval: 5ms }}

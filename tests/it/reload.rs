@@ -102,7 +102,7 @@ fn config(
     text += "upstreams:\n";
     for (name, endpoints) in upstreams {
         let endpoints: Vec<_> = endpoints.iter().map(|it| format!("\"{it}\"")).collect();
-        let probe = "{ interval: 100ms, timeout: 90ms, checks: [{ tcp: {} }] }";
+        let probe = "{ interval: 300ms, timeout: 290ms, checks: [{ tcp: {} }] }";
         let endpoints = endpoints.join(", ");
         text += &format!("  {name}: {{ endpoints: [{endpoints}], probe: {probe} }}\n");
     }
@@ -195,7 +195,7 @@ async fn endpoints_that_stay_keep_their_state_and_their_connections() {
     assert_eq!(caller.unary(UNARY, MESSAGE).await.unwrap().code(), 0);
     let since = live.proxy.status().await.upstreams[0].endpoints[0].history[0].at.clone();
     let after = config(&[("otlp", ANY, "otlp")], &[("otlp", &both)], "");
-    for text in [&after, &after.replace("interval: 100ms", "interval: 120ms")] {
+    for text in [&after, &after.replace("interval: 300ms", "interval: 320ms")] {
         live.reload(text, "applied").await;
         let status = live.proxy.status().await;
         let [first, second] = &status.upstreams[0].endpoints[..] else { panic!("{status:?}") };
@@ -232,7 +232,7 @@ async fn adopted_endpoints_are_not_judged_by_one_probe() {
     let live = Live::start("adopted", &before).await;
     // Fails from now on; it takes three of these, an hour apart.
     let after = before
-        .replace("interval: 100ms", "interval: 1h")
+        .replace("interval: 300ms", "interval: 1h")
         .replace("{ tcp: {} }", "{ http: { path: /ready } }");
     live.reload(&after, "applied").await;
     let failed = format!(

@@ -53,7 +53,7 @@ async fn a_call_whose_connection_is_lost_or_cannot_be_made_is_bidden_to_come_bac
     let echo = Echo::start().await;
     // Probes too slow to know of the death.
     let config = yaml(&[echo.address()], "{ tcp: {} }", "")
-        .replace("interval: 100ms, timeout: 90ms", "interval: 60s, timeout: 1s");
+        .replace("interval: 300ms, timeout: 290ms", "interval: 60s, timeout: 1s");
     let proxy = Proxy::start(&config).await;
     proxy.wait_serving().await;
     let mut caller = Caller::connect(proxy.address("otlp")).await;

@@ -15,7 +15,7 @@ use crate::fixture::{
 /// A proxy with the upstreams `a`, `b` and `c`, the last one the default where `default` says so.
 async fn proxy(routes: &str, default: bool, endpoints: [std::net::SocketAddr; 3]) -> Proxy {
     let [a, b, c] = endpoints;
-    let probe = "probe: { interval: 100ms, timeout: 90ms, checks: [{ tcp: {} }] }";
+    let probe = "probe: { interval: 300ms, timeout: 290ms, checks: [{ tcp: {} }] }";
     let own = if default { "upstream: c," } else { "" };
     let proxy = Proxy::start(&format!(
         r#"

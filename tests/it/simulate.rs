@@ -11,7 +11,7 @@ use crate::fixture::{
 };
 
 async fn proxy(up: &Echo) -> Proxy {
-    let probe = "probe: { interval: 100ms, timeout: 90ms, checks: [{ tcp: {} }] }";
+    let probe = "probe: { interval: 300ms, timeout: 290ms, checks: [{ tcp: {} }] }";
     let config = format!(
         r#"
 listeners:

@@ -97,7 +97,7 @@ impl Dialects {
 /// A configuration with probes so far apart that none is awaited, and two to fall.
 fn two_to_fall(address: SocketAddr, check: &str) -> String {
     let ours = "interval: 10s, timeout: 8s, unhealthy_threshold: 2";
-    yaml(&[address], check, "").replace("interval: 100ms, timeout: 90ms", ours)
+    yaml(&[address], check, "").replace("interval: 300ms, timeout: 290ms", ours)
 }
 
 /// How long after `happens` every dialect says NOT_SERVING.
@@ -170,7 +170,7 @@ async fn not_serving_is_seen_when_the_endpoint_says_it() {
 /// A proxy whose interval is out of a test's reach.
 async fn patient(address: SocketAddr, check: &str) -> Proxy {
     let patient = "interval: 60s, timeout: 5s, healthy_threshold: 1";
-    let config = yaml(&[address], check, "").replace("interval: 100ms, timeout: 90ms", patient);
+    let config = yaml(&[address], check, "").replace("interval: 300ms, timeout: 290ms", patient);
     let proxy = Proxy::start(&config).await;
     proxy.wait_serving().await;
     proxy
@@ -298,7 +298,7 @@ async fn a_thousand_flips_are_told_alike_by_every_dialect() {
     // Fast to rise; to fall by the endpoint's word alone, however slow the machine is.
     let probe = "interval: 10ms, timeout: 9ms, healthy_threshold: 1, unhealthy_threshold: 100, stale_after: 1m";
     let config = yaml(&[endpoint.grpc()], "{ grpc: { watch: true } }", "")
-        .replace("interval: 100ms, timeout: 90ms", probe);
+        .replace("interval: 300ms, timeout: 290ms", probe);
     let proxy = Proxy::start(&config).await;
     proxy.wait_serving().await;
     let mut dialects = Dialects::of(&proxy).await;
@@ -345,10 +345,10 @@ async fn a_thousand_flips_are_told_alike_by_every_dialect() {
 async fn an_endpoint_that_cannot_be_probed_for_our_own_fault_becomes_unknown_not_unhealthy() {
     let echo = Echo::start().await;
     let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let probe = "interval: 100ms, timeout: 90ms, unhealthy_threshold: 1, stale_after: 1s";
+    let probe = "interval: 300ms, timeout: 290ms, unhealthy_threshold: 1, stale_after: 1s";
     let config = yaml(&[echo.address()], "{ tcp: {} }", "")
         .replacen("127.0.0.1:0", &free.to_string(), 1)
-        .replace("interval: 100ms, timeout: 90ms", probe);
+        .replace("interval: 300ms, timeout: 290ms", probe);
     let path = std::env::temp_dir().join(format!("upbeat-truth-{}.yaml", free.port()));
     let log = path.with_extension("log");
     std::fs::write(&path, config).unwrap();

@@ -23,7 +23,7 @@ use crate::fixture::wire::{
 
 const CONFIG: &str = r#"
 listeners: [{ name: otlp, address: "127.0.0.1:0", upstream: otlp }]
-upstreams: { otlp: { endpoints: ["ADDR"], probe: { interval: 100ms, timeout: 90ms, checks: [ { tcp: {} } ] } } }
+upstreams: { otlp: { endpoints: ["ADDR"], probe: { interval: 300ms, timeout: 290ms, checks: [ { tcp: {} } ] } } }
 admin: { address: "127.0.0.1:0" }
 drain: { delay: 0s, timeout: 1s }
 "#;

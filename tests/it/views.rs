@@ -14,7 +14,7 @@ use crate::fixture::{
 
 /// One upstream up, one that is down, and services over both.
 async fn proxy(up: &Echo, more: &str) -> Proxy {
-    let probe = "probe: { interval: 100ms, timeout: 90ms, checks: [{ tcp: {} }] }";
+    let probe = "probe: { interval: 300ms, timeout: 290ms, checks: [{ tcp: {} }] }";
     let config = format!(
         r#"
 listeners:

@@ -249,7 +249,7 @@ listeners:
 upstreams:
   otlp:
     endpoints: ["{}"]
-    probe: {{ interval: 100ms, timeout: 90ms, checks: [{{ tcp: {{}} }}] }}
+    probe: {{ interval: 300ms, timeout: 290ms, checks: [{{ tcp: {{}} }}] }}
   wrong:
     endpoints: ["{}"]
     tls: {{ ca_file: {:?} }}

@@ -32,12 +32,12 @@ async fn check_tells_what_would_change_in_the_running_proxy() {
     let address = echo.address();
     let after =
         config(&[("otlp", ANY, "otlp"), ("extra", "127.0.0.1:1", "otlp")], &[("otlp", &ends)], "");
-    let probe = "{ checks: [{ tcp: {} }], interval: 100ms, timeout: 90ms }";
+    let probe = "{ checks: [{ tcp: {} }], interval: 300ms, timeout: 290ms }";
     let old = format!("- upstreams.old: {{ endpoints: [{address}], probe: {probe} }}\n");
     let extra = "+ listeners.extra: { address: 127.0.0.1:1, name: extra, upstream: otlp }\n";
-    fs::write(&file, after.replace("interval: 100ms", "interval: 10s")).unwrap();
+    fs::write(&file, after.replace("interval: 300ms", "interval: 10s")).unwrap();
     let ended = upbeat(&arguments).await;
-    let interval = "~ upstreams.otlp.probe.interval: 100ms -> 10s\n";
+    let interval = "~ upstreams.otlp.probe.interval: 300ms -> 10s\n";
     let said = format!(
         "{file}: no problems\n{extra}{old}{interval}3 changes, which a reload would apply\n"
     );
@@ -112,11 +112,11 @@ async fn sighup_reads_the_file_and_a_bad_one_ends_nothing() {
         let refused = running.logged("configuration refused: the one that runs stays").await;
         assert!(refused["problem"].as_str().unwrap().contains(problem), "{refused}");
     }
-    write(&file, &good.replace("interval: 100ms", "interval: 200ms"));
+    write(&file, &good.replace("interval: 300ms", "interval: 400ms"));
     running.signal("HUP");
     let changed = running.logged("configuration changed").await;
     assert_eq!(changed["key"], "upstreams.otlp.probe.interval");
-    assert_eq!((&changed["from"], &changed["to"]), (&"100ms".into(), &"200ms".into()));
+    assert_eq!((&changed["from"], &changed["to"]), (&"300ms".into(), &"400ms".into()));
     running.logged("configuration applied").await;
     let mut caller = Caller::connect(address.parse().unwrap()).await;
     assert_eq!(caller.unary(CHECK, &[0; 5]).await.unwrap().code(), 0);

@@ -21,7 +21,7 @@ listeners: [{{ name: otlp, address: "127.0.0.1:0", upstream: otlp }}]
 upstreams:
   otlp:
     endpoints: ["{endpoint}"]
-    probe: {{ interval: 100ms, timeout: 90ms, checks: [{check}] }}
+    probe: {{ interval: 300ms, timeout: 290ms, checks: [{check}] }}
     tls: {{ {tls} }}
 admin: {{ address: "127.0.0.1:0" }}
 drain: {{ delay: 0s, timeout: 2s }}
