@@ -7,6 +7,7 @@ mod endpoint;
 mod endpoints;
 mod history;
 mod in_flight;
+mod line;
 mod places;
 mod pool;
 mod ring;
@@ -20,6 +21,7 @@ pub use self::endpoint::{Endpoint, Health, State};
 pub use self::endpoints::Endpoints;
 pub use self::history::{History, Transition};
 pub use self::in_flight::InFlight;
+pub use self::line::{Line, Ticket};
 pub use self::places::Place;
 pub use self::ring::hash;
 use self::{
@@ -45,13 +47,11 @@ pub struct Upstream {
     panic_threshold: Share,
     balancer: Balancer,
     retries: Places,
-    queue: Places,
+    line: Arc<Line>,
     hash_by: Option<Box<str>>,
     connect_timeout: Duration,
     tls: Option<Arc<Connector>>,
     proxy_protocol: Option<ProxyVersion>,
-    max_queue: usize,
-    queue_timeout: Duration,
 }
 
 /// What came of picking an endpoint for a call.
@@ -88,13 +88,11 @@ impl Upstream {
             panic_threshold: config.panic_threshold,
             balancer: Balancer::new(config.load_balancing),
             retries: Places::default(),
-            queue: Places::default(),
+            line: Arc::new(Line::new(&config.admission)),
             hash_by: config.hash_by.as_deref().map(Into::into),
             connect_timeout: config.connect_timeout,
             tls: None,
             proxy_protocol: config.proxy_protocol,
-            max_queue: config.admission.max_queue as usize,
-            queue_timeout: config.admission.queue_timeout,
         };
         upstream.reconcile(&config.endpoints);
         upstream
@@ -190,14 +188,18 @@ impl Upstream {
         self.connect_timeout
     }
 
-    /// A place to wait in where all endpoints are full, of all workers.
-    pub fn queue(&self) -> Option<Place> {
-        self.queue.take(self.max_queue)
+    /// Where calls wait while all endpoints are full.
+    pub fn line(&self) -> &Arc<Line> {
+        &self.line
     }
 
-    /// How long a call may wait there.
-    pub fn queue_timeout(&self) -> Duration {
-        self.queue_timeout
+    /// Whether there are endpoints for calls, and none of them has room.
+    pub fn is_full(&self) -> bool {
+        let endpoints = self.endpoints.borrow();
+        let (group, panicking) = self.group(&endpoints);
+        let over = self.total.as_ref().is_some_and(|total| total.is_full());
+        let mut fit = endpoints[group].iter().filter(|it| panicking || it.is_available());
+        fit.next().is_some_and(|first| over || !(first.has_room() || fit.any(|it| it.has_room())))
     }
 
     /// The metadata whose value, by [`hash`], is to be given to [`Upstream::pick`].
@@ -337,7 +339,7 @@ impl Upstream {
     pub fn measure(&self) {
         let metrics = &self.pool.metrics;
         let labels = UpstreamLabels { upstream: (&**self.name()).into() };
-        let queued = i64::try_from(self.queue.taken()).unwrap_or(i64::MAX);
+        let queued = i64::try_from(self.line.length()).unwrap_or(i64::MAX);
         metrics.queued.get_or_create(&labels).set(queued);
         for endpoint in self.endpoints.borrow().iter() {
             let labels = endpoint.labels();

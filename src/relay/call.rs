@@ -10,7 +10,7 @@ use crate::{
     grpc::Status,
     http2::{block::Block, field::Field},
     route::Dialect,
-    upstream::{InFlight, Place},
+    upstream::{InFlight, Place, Ticket},
 };
 
 /// A call's place, and a number that no other call at that place has.
@@ -133,7 +133,7 @@ pub(super) struct Opening {
     /// Since when, in milliseconds.
     pub(super) waits_since: u64,
     /// Its place among those that wait until an endpoint has room, and until when.
-    pub(super) queued: Option<(Place, u64)>,
+    pub(super) queued: Option<(Ticket, u64)>,
     /// Targets without an endpoint for it.
     pub(super) passed: Vec<u16>,
     /// Endpoints that could not be reached.

@@ -171,6 +171,13 @@ impl Engine {
             Peer::Opening(opening) => {
                 self.discard(client.link, unsent + opening.first.len());
                 self.context.recycle(opening.head);
+                let upstream = &listener.targets[usize::from(target)].upstream;
+                if let Some(in_flight) = opening.waits_for {
+                    drop(in_flight);
+                    if upstream.line().is_waited_in() {
+                        self.offer_room(upstream);
+                    }
+                }
             }
             Peer::Local(local) => {
                 if let Some(watch) = local.watch {

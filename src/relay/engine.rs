@@ -21,7 +21,7 @@ use super::{
     own::{Method, Own},
     payload::Payload,
     pings::Pings,
-    queue::{Queue, QueueKey},
+    queue::Queues,
     replay::{Again, Replays},
     settings::Settings,
 };
@@ -47,7 +47,7 @@ pub(super) struct Engine {
     pub(super) links: Links,
     pub(super) calls: Slab<Call>,
     pub(super) lanes: HashMap<LaneKey, Lane, ByIdentity>,
-    pub(super) queues: HashMap<QueueKey, Queue, ByIdentity>,
+    pub(super) queues: Queues,
     pub(super) methods: Vec<Method>,
     /// Room for a value as text.
     pub(super) plain: Vec<u8>,
@@ -102,7 +102,7 @@ impl Engine {
             links: Links::default(),
             calls: Slab::new(),
             lanes: HashMap::default(),
-            queues: HashMap::default(),
+            queues: Queues::default(),
             methods: Vec::new(),
             plain: Vec::new(),
             epoch: 0,

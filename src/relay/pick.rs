@@ -1,9 +1,6 @@
 //! Which endpoint a call gets, or that it waits for one, or that there is none.
 
-use std::{
-    collections::{HashMap, VecDeque},
-    sync::Arc,
-};
+use std::{collections::HashMap, sync::Arc};
 
 use super::{
     call::{CallKey, Opening, Peer},
@@ -11,16 +8,55 @@ use super::{
     lane::{Lane, LaneKey},
     millis,
     payload::Payload,
-    queue::Queue,
 };
 use crate::{
     grpc::Status,
     http2::identity::ByIdentity,
     metrics::ShedLabels,
-    upstream::{self, Endpoint, Picked, Upstream},
+    upstream::{self, Endpoint, Picked, Ticket, Upstream},
 };
 
 impl Engine {
+    /// Registers a call on an endpoint that has room for it, unless it is on one already. False
+    /// where it waits for room now, or has ended.
+    pub(super) fn find_room(&mut self, key: CallKey) -> bool {
+        loop {
+            let Some(call) = self.calls.get_mut(key.index as usize) else { return false };
+            let Peer::Opening(opening) = &mut call.peer else { return false };
+            if opening.waits_for.is_some() {
+                return true;
+            }
+            let upstream = &call.listener.targets[usize::from(call.target)].upstream;
+            let line = upstream.line();
+            let is_in_line = |(ticket, _): &(Ticket, u64)| ticket.is_for(line);
+            if line.is_waited_in() && !opening.queued.as_ref().is_some_and(is_in_line) {
+                // Those before it are to have the room first.
+                self.queue(key);
+                return false;
+            }
+            let (lanes, client) = (&self.lanes, call.client.link);
+            let picked = pick(lanes, upstream, opening, client);
+            match picked.or_else(|| pick_spare(lanes, upstream, opening, client)) {
+                Picked::Endpoint(in_flight) => {
+                    opening.waits_for = Some(in_flight);
+                    opening.waits_since = self.context.now;
+                    return true;
+                }
+                Picked::Full => {
+                    self.queue(key);
+                    return false;
+                }
+                Picked::None => {
+                    let none = || format!("no healthy endpoint in upstream {upstream}");
+                    opening.why.get_or_insert_with(none);
+                    if !self.pass_target(key.index) {
+                        return false;
+                    }
+                }
+            }
+        }
+    }
+
     /// Turns a call to another target of its way, or ends it where none is left.
     pub(super) fn pass_target(&mut self, index: u32) -> bool {
         let call = &mut self.calls[index as usize];
@@ -37,24 +73,32 @@ impl Engine {
         true
     }
 
-    /// Lets a call wait until an endpoint has room, or turns it away where enough wait.
+    /// Lets a call wait until an endpoint has room, behind those that do so already, or turns it
+    /// away where enough wait.
     pub(super) fn queue(&mut self, key: CallKey) {
         let now = self.context.now;
         let call = &mut self.calls[key.index as usize];
         let upstream = &call.listener.targets[usize::from(call.target)].upstream;
         let Peer::Opening(opening) = &mut call.peer else { return };
-        let again = opening.queued.is_some();
-        if !again {
-            let Some(place) = upstream.queue() else { return self.shed(key.index, "full") };
-            opening.queued = Some((place, now + millis(upstream.queue_timeout())));
-        }
-        let queue = self.queues.entry(Arc::as_ptr(upstream).addr());
-        let new = || Queue { upstream: Arc::clone(upstream), calls: VecDeque::new() };
-        let calls = &mut queue.or_insert_with(new).calls;
-        match again {
-            true => calls.push_front(key),
-            false => calls.push_back(key),
-        }
+        let line = upstream.line();
+        let (ticket, until) = match opening.queued.take() {
+            Some((ticket, until)) if ticket.is_for(line) => (ticket, until),
+            before => {
+                let Some(ticket) = line.join(&self.queues.woken) else {
+                    return self.shed(key.index, "full");
+                };
+                // One that comes from another line has waited there.
+                let until = before.map_or_else(|| now + millis(line.timeout()), |(_, until)| until);
+                if !upstream.is_full() {
+                    // It may have been left before anyone could see that there is one more.
+                    line.offer();
+                    self.queues.woken.notify_one();
+                }
+                (ticket, until)
+            }
+        };
+        self.queues.insert(upstream, ticket.number(), key);
+        opening.queued = Some((ticket, until));
     }
 
     /// Turns a call away, since its upstream has enough.
@@ -67,31 +111,60 @@ impl Engine {
         self.fail(index, &status);
     }
 
-    /// Places calls that wait for room in an upstream, the oldest first, while there is some.
-    pub(super) fn place_queued(&mut self, upstream: &Arc<Upstream>) {
-        let at = Arc::as_ptr(upstream).addr();
-        while let Some(queue) = self.queues.get_mut(&at) {
-            let Some(key) = queue.calls.pop_front() else {
-                self.queues.remove(&at);
-                return;
-            };
-            let waits = self.is_queued(key);
-            if waits {
-                self.place(key, Payload::NONE);
+    /// There may be room in an upstream: those that wait for it are placed while there is some, the
+    /// oldest of all workers first.
+    pub(super) fn offer_room(&mut self, upstream: &Arc<Upstream>) {
+        upstream.line().offer();
+        self.place_queued(upstream);
+    }
+
+    /// Places this worker's calls while it is their turn.
+    fn place_queued(&mut self, upstream: &Arc<Upstream>) {
+        let line = upstream.line();
+        while let Some(ticket) = line.turn(&self.queues.woken) {
+            let Some(key) = self.queues.remove(upstream, ticket) else { continue };
+            self.place(key, Payload::NONE);
+            let call = self.calls.get(key.index as usize).filter(|call| call.serial == key.serial);
+            if let Some(call) = call {
+                if !Arc::ptr_eq(&call.listener.targets[usize::from(call.target)].upstream, upstream)
+                {
+                    // By a reload, or since nothing here is for it: it took no room of these.
+                    continue;
+                }
+                if let Peer::Opening(opening) = &call.peer
+                    && opening.queued.is_some()
+                    && opening.tried.is_empty()
+                    && opening.left.is_empty()
+                    && upstream.proxy_protocol().is_none()
+                {
+                    // Room that it cannot use is for no other call of this worker.
+                    line.pass(&self.queues.woken);
+                }
             }
-            if waits && self.is_queued(key) {
-                // Still no room.
+            if upstream.is_full() {
                 return;
             }
         }
     }
 
-    /// The same for every upstream: the room may be another worker's calls'.
-    pub(super) fn place_all_queued(&mut self) {
-        let upstreams: Vec<_> = self.queues.values().map(|it| Arc::clone(&it.upstream)).collect();
-        for upstream in upstreams {
+    /// Another worker has found room that may be for calls of this one.
+    pub(super) fn take_turns(&mut self) {
+        for upstream in self.queues.upstreams() {
             self.place_queued(&upstream);
         }
+    }
+
+    /// Looks whether there is room that nobody told of: an endpoint may have become available.
+    pub(super) fn place_all_queued(&mut self) {
+        for upstream in self.queues.upstreams() {
+            self.offer_room(&upstream);
+        }
+        self.queues.retain(|key| {
+            let call = self.calls.get(key.index as usize).filter(|call| call.serial == key.serial);
+            call.is_some_and(
+                |call| matches!(&call.peer, Peer::Opening(opening) if opening.queued.is_some()),
+            )
+        });
     }
 
     /// Calls that have waited long for a connection to one endpoint, or for room on it, go to another
@@ -139,13 +212,6 @@ impl Engine {
                 }
             }
         }
-    }
-
-    fn is_queued(&self, key: CallKey) -> bool {
-        let call = self.calls.get(key.index as usize).filter(|call| call.serial == key.serial);
-        call.is_some_and(
-            |call| matches!(&call.peer, Peer::Opening(opening) if opening.queued.is_some()),
-        )
     }
 }
 

@@ -9,9 +9,8 @@ use super::{
     late::Late,
     link::{Direction, Kind, Link},
     payload::Payload,
-    pick::{pick, pick_spare},
 };
-use crate::{grpc::timeout, http2::field::Role, upstream::Picked};
+use crate::{grpc::timeout, http2::field::Role};
 
 impl Engine {
     /// Opens a call's stream on the endpoint that is picked for it, or lets it wait for a
@@ -37,33 +36,12 @@ impl Engine {
     /// over: nothing was sent to it.
     fn find_link(&mut self, key: CallKey) -> Option<usize> {
         loop {
-            let call = self.calls.get_mut(key.index as usize)?;
-            let listener = Arc::clone(&call.listener);
-            let Peer::Opening(opening) = &mut call.peer else { return None };
-            let upstream = &listener.targets[usize::from(call.target)].upstream;
-            if opening.waits_for.is_none() {
-                let (lanes, client) = (&self.lanes, call.client.link);
-                let picked = pick(lanes, upstream, opening, client);
-                match picked.or_else(|| pick_spare(lanes, upstream, opening, client)) {
-                    Picked::Endpoint(in_flight) => {
-                        opening.waits_for = Some(in_flight);
-                        opening.waits_since = self.context.now;
-                        opening.queued = None;
-                    }
-                    Picked::Full => {
-                        self.queue(key);
-                        return None;
-                    }
-                    Picked::None => {
-                        let none = || format!("no healthy endpoint in upstream {upstream}");
-                        opening.why.get_or_insert_with(none);
-                        if !self.pass_target(key.index) {
-                            return None;
-                        }
-                        continue;
-                    }
-                }
+            if !self.find_room(key) {
+                return None;
             }
+            let call = self.calls.get_mut(key.index as usize)?;
+            let Peer::Opening(opening) = &mut call.peer else { return None };
+            let upstream = &call.listener.targets[usize::from(call.target)].upstream;
             let in_flight = opening.waits_for.as_ref().expect("it was just set");
             let endpoint = Arc::clone(in_flight.endpoint());
             let address = endpoint.address();
@@ -88,9 +66,13 @@ impl Engine {
                 self.commands.push(Command::Dial(Arc::clone(&lane.upstream), at));
             }
             match best {
-                Some(best) if links[best].connection.may_open() => return Some(best),
+                Some(best) if links[best].connection.may_open() => {
+                    opening.queued = None;
+                    return Some(best);
+                }
                 // Full, or about to have a companion.
                 _ if best.is_some() || lane.is_growing() => {
+                    opening.queued = None;
                     lane.wait(key);
                     return None;
                 }
@@ -155,12 +137,12 @@ impl Engine {
         if let Some(Kind::Endpoint(at)) = self.links.get(id).map(|link| &link.kind) {
             let at = *at;
             let Some(lane) = self.lanes.get(&at) else { return };
-            let upstream = (!self.queues.is_empty()).then(|| Arc::clone(&lane.upstream));
+            let upstream = lane.upstream.line().is_waited_in().then(|| Arc::clone(&lane.upstream));
             if !lane.waiting.is_empty() {
                 self.place_waiting(at);
             }
             if let Some(upstream) = upstream {
-                self.place_queued(&upstream);
+                self.offer_room(&upstream);
             }
         }
     }

@@ -45,6 +45,8 @@ impl Engine {
         self.settings = Some(settings);
         let calls: Vec<_> = self.calls.iter().map(|(index, _)| index as u32).collect();
         calls.into_iter().for_each(|index| self.renew(index));
+        // Before new calls come to where these are to wait now.
+        self.place_all_queued();
     }
 
     /// Has a call that no endpoint has go by the settings of now: those that it began with may know

@@ -239,9 +239,12 @@ impl Relay {
     async fn ticker(self) {
         let mut ticks = interval(TICK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let woken = Arc::clone(&self.0.engine.borrow().queues.woken);
         loop {
-            ticks.tick().await;
-            self.turn(Engine::check_times);
+            tokio::select! {
+                _ = ticks.tick() => self.turn(Engine::check_times),
+                () = woken.notified() => self.turn(Engine::take_turns),
+            }
         }
     }
 

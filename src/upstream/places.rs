@@ -1,4 +1,4 @@
-//! Places that are few: for retries, and for calls that wait.
+//! Places that are few: for retries.
 
 use std::sync::{
     Arc,
@@ -17,11 +17,6 @@ impl Places {
         let free = |taken: usize| (taken < most).then_some(taken + 1);
         self.0.fetch_update(Relaxed, Relaxed, free).ok()?;
         Some(Place(Arc::clone(&self.0)))
-    }
-
-    /// How many are taken now.
-    pub(super) fn taken(&self) -> usize {
-        self.0.load(Relaxed)
     }
 }
 

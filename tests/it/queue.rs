@@ -3,7 +3,11 @@
 use std::{net::SocketAddr, sync::atomic::Ordering::SeqCst, time::Duration};
 
 use bytes::Bytes;
-use tokio::{task::JoinSet, time::Instant};
+use tokio::{
+    task::JoinSet,
+    time::{Instant, timeout},
+};
+use upbeat::grpc::{Code, Status};
 
 use crate::fixture::{
     caller::{Call, Caller, read},
@@ -148,6 +152,120 @@ async fn those_that_wait_are_served_in_their_order() {
     }
     assert!(order.is_sorted(), "{order:?}");
     drop(caller);
+    proxy.stop().await;
+}
+
+/// Begins a call that waits, as the last one of so many.
+async fn line_up(proxy: &Proxy, caller: &mut Caller, path: &str, place: usize) -> Call {
+    let call = begin(caller, path).await;
+    eventually("it waits", async || {
+        proxy.metric(r#"upbeat_queued{upstream="otlp"}"#).await == place as f64
+    })
+    .await;
+    call
+}
+
+#[tokio::test]
+async fn a_busy_connection_leaves_room_to_one_of_another_worker() {
+    let echo = Echo::start().await;
+    let keys = "max_in_flight_per_endpoint: 4, queue_timeout: 5s";
+    let proxy = proxy(&[echo.address()], keys, 2).await;
+    let mut busy = Caller::connect(proxy.address("otlp")).await;
+    let mut modest = Caller::connect(proxy.address("otlp")).await;
+    let crowd = async {
+        let mut calls = JoinSet::new();
+        for _ in 0..20 {
+            let call = begin(&mut busy, SLOW).await;
+            calls.spawn(async move { read(call.response.await.unwrap()).await.unwrap().code() });
+        }
+        // As one ends the next begins, so that some always wait.
+        while let Some(code) = calls.join_next().await {
+            assert_eq!(code.unwrap(), 0);
+            let call = begin(&mut busy, SLOW).await;
+            calls.spawn(async move { read(call.response.await.unwrap()).await.unwrap().code() });
+        }
+    };
+    let one = async {
+        eventually("some wait", async || {
+            proxy.metric(r#"upbeat_queued{upstream="otlp"}"#).await > 0.0
+        })
+        .await;
+        for _ in 0..5 {
+            assert_eq!(modest.unary(UNARY, &[0; 5]).await.unwrap().code(), 0);
+        }
+    };
+    tokio::select! {
+        () = crowd => unreachable!("it goes on"),
+        () = one => {}
+    }
+    assert_eq!(shed(&proxy, "timeout").await, 0.0);
+    drop((busy, modest));
+    proxy.stop().await;
+}
+
+#[tokio::test]
+async fn those_that_wait_in_different_workers_are_served_in_their_order() {
+    let echo = Echo::start().await;
+    let keys = "max_in_flight_per_endpoint: 1, queue_timeout: 30s";
+    let proxy = proxy(&[echo.address()], keys, 2).await;
+    let mut one = Caller::connect(proxy.address("otlp")).await;
+    let mut other = Caller::connect(proxy.address("otlp")).await;
+    let first = hanging(&mut one, &echo, 1).await;
+    let mut calls = JoinSet::new();
+    for (number, is_one) in [true, false, false, true, false, true, true, false].iter().enumerate()
+    {
+        let caller = if *is_one { &mut one } else { &mut other };
+        let call = line_up(&proxy, caller, SLOW, number + 1).await;
+        calls.spawn(async move {
+            assert_eq!(read(call.response.await.unwrap()).await.unwrap().code(), 0);
+            number
+        });
+    }
+    drop(first);
+    let mut order = Vec::new();
+    while let Some(number) = calls.join_next().await {
+        order.push(number.unwrap());
+    }
+    assert!(order.is_sorted(), "{order:?}");
+    drop((one, other));
+    proxy.stop().await;
+}
+
+#[tokio::test]
+async fn a_call_that_cannot_use_what_room_there_is_holds_nobody_up() {
+    let (free, full) = (Echo::start().await, Echo::start().await);
+    let admission = "admission: { max_in_flight_per_endpoint: 1, queue_timeout: 30s }";
+    let config = yaml(&[free.address(), full.address()], "{ tcp: {} }", "")
+        .replace("    probe:", &format!("    {admission}\n    probe:"))
+        .replace("upstream: otlp,", "upstream: otlp, retry: { statuses: [UNAVAILABLE] },");
+    let proxy = Proxy::start(&config).await;
+    eventually("all are healthy", async || proxy.status().await.upstreams[0].healthy == 2).await;
+    let mut one = Caller::connect(proxy.address("otlp")).await;
+    let mut other = Caller::connect(proxy.address("otlp")).await;
+    let open = |echo: &Echo| echo.seen().open.load(SeqCst);
+    let mut hanging = one.open(HANG).await.unwrap();
+    eventually("it is there", async || open(&free) + open(&full) == 1).await;
+    if open(&free) == 1 {
+        hanging = {
+            let second = one.open(HANG).await.unwrap();
+            eventually("it is there", async || open(&full) == 1).await;
+            drop(hanging);
+            second
+        };
+        eventually("the first is gone", async || open(&free) == 0).await;
+    }
+    // It is given back by the one, and so waits for the other one.
+    free.say(Status::new(Code::Unavailable, "not now"));
+    let waits = line_up(&proxy, &mut one, UNARY, 1).await;
+    free.say_what_paths_say();
+    for caller in [&mut other, &mut one] {
+        let reply = timeout(Duration::from_secs(15), caller.unary(UNARY, &[0; 5])).await;
+        assert_eq!(reply.expect("it is not held up").unwrap().code(), 0);
+    }
+    assert_eq!(proxy.metric(r#"upbeat_queued{upstream="otlp"}"#).await, 1.0);
+    drop(hanging);
+    assert_eq!(read(waits.response.await.unwrap()).await.unwrap().code(), 0);
+    drop((one, other));
     proxy.stop().await;
 }
 

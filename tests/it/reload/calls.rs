@@ -29,16 +29,24 @@ async fn waits(name: &str) {
             .replace("probe:", admission)
     };
     let live = Live::start(&format!("waits-{name}"), &text("otlp", &full)).await;
-    let mut caller = live.caller().await;
+    // Of different workers.
+    let (mut caller, mut other) = (live.caller().await, live.caller().await);
     let held = caller.open("/test.Echo/Hang").await.unwrap();
     eventually("it is there", async || full.seen().open.load(SeqCst) == 1).await;
-    let mut call = caller.open(UNARY).await.unwrap();
-    call.request.send_data(Bytes::from_static(MESSAGE), true).unwrap();
+    let mut calls = Vec::new();
+    for number in 0..6 {
+        let caller = if number % 2 == 0 { &mut caller } else { &mut other };
+        let mut call = caller.open(UNARY).await.unwrap();
+        call.request.send_data(Bytes::from_static(MESSAGE), true).unwrap();
+        calls.push(call);
+    }
     live.reload(&text(name, &free), "applied").await;
-    let reply = read(call.response.await.unwrap()).await.unwrap();
-    assert_eq!((reply.code(), free.seen().streams.load(SeqCst)), (0, 1));
+    for call in calls {
+        assert_eq!(read(call.response.await.unwrap()).await.unwrap().code(), 0);
+    }
+    assert_eq!(free.seen().streams.load(SeqCst), 6);
     assert_eq!(full.seen().open.load(SeqCst), 1, "what was begun goes on");
-    drop((held, caller));
+    drop((held, caller, other));
     live.stop().await;
 }
 
