@@ -8,6 +8,7 @@ mod endpoints;
 mod history;
 mod in_flight;
 mod line;
+mod picked;
 mod places;
 mod pool;
 mod ring;
@@ -22,6 +23,7 @@ pub use self::endpoints::Endpoints;
 pub use self::history::{History, Transition};
 pub use self::in_flight::InFlight;
 pub use self::line::{Line, Ticket};
+pub use self::picked::Picked;
 pub use self::places::Place;
 pub use self::ring::hash;
 use self::{
@@ -52,27 +54,6 @@ pub struct Upstream {
     connect_timeout: Duration,
     tls: Option<Arc<Connector>>,
     proxy_protocol: Option<ProxyVersion>,
-}
-
-/// What came of picking an endpoint for a call.
-#[derive(Debug)]
-pub enum Picked {
-    /// The call is in flight on one.
-    Endpoint(InFlight),
-    /// There are some that could take it, and none of them has room.
-    Full,
-    /// There is none.
-    None,
-}
-
-impl Picked {
-    /// Where there was none, what `other` picks.
-    pub fn or_else(self, other: impl FnOnce() -> Self) -> Self {
-        match self {
-            Self::None => other(),
-            picked => picked,
-        }
-    }
 }
 
 impl Upstream {

@@ -245,7 +245,9 @@ fn with_backup(main: &Echo, backup: &Echo) -> String {
     let endpoints =
         format!("[{{ address: \"{}\", backup: true }}, \"{}\"]", backup.address(), main.address());
     let listed = format!("[\"{}\"]", main.address());
-    yaml(&[main.address()], "{ tcp: {} }", "").replace(&listed, &endpoints)
+    yaml(&[main.address()], "{ tcp: {} }", "")
+        .replace(&listed, &endpoints)
+        .replace("workers: 2", "workers: 1")
 }
 
 /// What probes do not know yet is no reason to fail a call that nobody has processed.
