@@ -59,7 +59,9 @@ impl Channel {
         metadata: &HeaderMap,
         message: Bytes,
     ) -> Result<Reply, Failure> {
-        if let Some(open) = self.open.take() {
+        // One that was made by other certificates would pass where no new one can be made.
+        let version = self.target.version();
+        if let Some(open) = self.open.take().filter(|open| open.version == version) {
             match self.exchange(open, path, metadata, message.clone()).await {
                 Ok(reply) => return Ok(reply),
                 Err((mut open, _)) => self.broke |= open.has_ended(),
@@ -113,11 +115,14 @@ impl Channel {
 pub(super) struct Open {
     sender: SendRequest<Bytes>,
     scheme: &'static str,
+    /// What it was made by.
+    version: u64,
     driver: JoinSet<()>,
 }
 
 impl Open {
     pub(super) async fn to(target: &Target) -> Result<Self, Failure> {
+        let version = target.version();
         let stream = target.connect(Spoken::Http2).await?;
         let scheme = stream.scheme();
         let mut builder = h2::client::Builder::new();
@@ -128,7 +133,7 @@ impl Open {
             // What ends it is seen by the call that it fails.
             _ = connection.await;
         });
-        Ok(Self { sender, scheme, driver })
+        Ok(Self { sender, scheme, version, driver })
     }
 
     /// Sends a request with one message and waits for the head of the response.

@@ -29,6 +29,8 @@ pub(super) struct Get {
 #[derive(Debug)]
 struct Open {
     sender: SendRequest<Empty<Bytes>>,
+    /// What it was made by.
+    version: u64,
     driver: JoinSet<()>,
 }
 
@@ -50,7 +52,9 @@ impl Get {
 
     /// The reply, over the kept connection where it still lives, else over a new one.
     async fn reply(&mut self) -> Result<(StatusCode, Bytes), Failure> {
-        if let Some(open) = self.open.take() {
+        // One that was made by other certificates would pass where no new one can be made.
+        let version = self.target.version();
+        if let Some(open) = self.open.take().filter(|open| open.version == version) {
             match self.exchange(open).await {
                 Ok(reply) => return Ok(reply),
                 Err((mut open, _)) => {
@@ -65,7 +69,7 @@ impl Get {
             // What ends it is seen by the request that it fails.
             _ = connection.await;
         });
-        self.exchange(Open { sender, driver }).await.map_err(|(_, failure)| failure)
+        self.exchange(Open { sender, version, driver }).await.map_err(|(_, failure)| failure)
     }
 
     /// Waits until the connection that is kept between runs ends; for ever, where none is kept.

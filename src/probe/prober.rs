@@ -22,6 +22,9 @@ use crate::{
 pub(super) struct Prober {
     checks: Vec<Check>,
     watches: Watches,
+    target: Target,
+    /// What [`Target::version`] was at the last probe.
+    version: u64,
     verdict: Verdict,
     pace: Pace,
     allowance: Allowance,
@@ -45,6 +48,8 @@ impl Prober {
         Self {
             checks: config.checks.iter().enumerate().map(check).collect(),
             watches: Watches::start(&config.checks, &target, config.timeout),
+            version: target.version(),
+            target,
             verdict: Verdict::new(upstream.name(), endpoint, config, metrics),
             pace: Pace::new(config.interval),
             allowance: Allowance::default(),
@@ -107,6 +112,11 @@ impl Prober {
     /// Runs all checks at the same time. What a Watch says meanwhile does not wait for them.
     async fn probe(&mut self) -> Finding {
         let started = Instant::now();
+        let version = self.target.version();
+        if self.version != version {
+            self.version = version;
+            self.watches.renew();
+        }
         let mut failed = Vec::new();
         let mut running: FuturesUnordered<_> = self
             .checks

@@ -48,6 +48,11 @@ impl Target {
         Self { address: SocketAddr::new(self.address.ip(), port), tls, header }
     }
 
+    /// What connections are made by now: another number once certificates were renewed.
+    pub(super) fn version(&self) -> u64 {
+        self.tls.as_ref().map_or(0, |tls| tls.version())
+    }
+
     /// Connects; the caller bounds the time.
     pub(super) async fn connect(&self, spoken: Spoken) -> Result<Stream, Failure> {
         let (address, mut stream) = (self.address, tcp::connect(self.address).await?);

@@ -88,7 +88,7 @@ impl Watches {
 
     /// Has each open its stream anew on another connection. An endpoint that stops gracefully tells
     /// so by GOAWAY and then waits for its streams; h2 does not say that a GOAWAY came while one is
-    /// open, but the end of the check's own connection does.
+    /// open, but the end of the check's own connection does. So it is once certificates were renewed.
     pub(super) fn renew(&self) {
         self.orders.renew.notify_waiters();
     }

@@ -1,13 +1,13 @@
 //! Connections to endpoints: made, and made again.
 
-use std::{io, net::SocketAddr, rc::Rc, sync::Arc, time::Duration};
+use std::{io, rc::Rc, sync::Arc, time::Duration};
 
 use tokio::{
     io::AsyncWriteExt,
     net::TcpStream,
     time::{sleep, timeout},
 };
-use tracing::debug;
+use tracing::{debug, warn};
 
 use super::{Relay, lane::LaneKey, link::Kind, turn::STREAM_WINDOW};
 use crate::{
@@ -19,8 +19,8 @@ use crate::{
     },
     metrics::EndpointLabels,
     net,
-    tls::{Session, Spoken},
-    upstream::{Fault, Upstream},
+    tls::{self, Session, Spoken},
+    upstream::{Endpoint, Fault, Upstream},
 };
 
 impl Relay {
@@ -52,7 +52,7 @@ impl Relay {
             }
             let within = upstream.connect_timeout();
             let (fault, failure) =
-                match timeout(within, self.connect(at, &upstream, address, &labels)).await {
+                match timeout(within, self.connect(at, &upstream, &endpoint, &labels)).await {
                     Ok(Ok(())) => return,
                     Ok(Err(failure)) => failure,
                     Err(_) => {
@@ -76,10 +76,10 @@ impl Relay {
         &self,
         at: LaneKey,
         upstream: &Upstream,
-        address: SocketAddr,
+        endpoint: &Endpoint,
         labels: &EndpointLabels,
     ) -> Result<(), (Option<Fault>, String)> {
-        let mut socket = TcpStream::connect(address).await.map_err(|error| {
+        let mut socket = TcpStream::connect(endpoint.address()).await.map_err(|error| {
             ((!net::is_ours(&error)).then_some(Fault::Connect), error.kind().to_string())
         })?;
         // Fails only for a socket that the peer has closed already, which its reader sees.
@@ -88,7 +88,7 @@ impl Relay {
         let header = header.unwrap_or_default();
         let failed = |error: io::Error| (Some(Fault::Connect), error.kind().to_string());
         socket.write_all(&header).await.map_err(failed)?;
-        let (socket, session, first) = secure(socket, upstream, address).await?;
+        let (socket, session, first) = secure(socket, upstream, endpoint).await?;
         let mut out = Vec::new();
         let limits = self.settings().borrow().limits;
         let connection = Connection::new(Role::Client, endpoint_limits(&limits), &mut out);
@@ -126,11 +126,19 @@ impl Relay {
 async fn secure(
     socket: TcpStream,
     upstream: &Upstream,
-    address: SocketAddr,
+    endpoint: &Endpoint,
 ) -> Result<(TcpStream, Option<Box<Session>>, Vec<u8>), (Option<Fault>, String)> {
     let Some(tls) = upstream.tls() else { return Ok((socket, None, Vec::new())) };
-    let failed = |error| (Some(Fault::Tls), format!("TLS failed: {error}"));
+    let address = endpoint.address();
+    let failed = |error: io::Error| {
+        if endpoint.shook_hands(Some(tls::reason(&error))) {
+            let upstream = &**upstream.name();
+            warn!(upstream, endpoint = %address, reason = %error, "TLS with an endpoint failed");
+        }
+        (Some(Fault::Tls), format!("TLS failed: {error}"))
+    };
     let stream = tls.connect(socket, address, Spoken::Http2).await.map_err(failed)?;
+    endpoint.shook_hands(None);
     let (socket, connection) = stream.into_inner();
     let (mut session, mut first) = (Session::from(connection), Vec::new());
     session.take(&mut first);

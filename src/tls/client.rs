@@ -20,8 +20,8 @@ use crate::config::{Problem, UpstreamTls};
 /// What handshakes with the endpoints of an upstream need.
 #[derive(Debug)]
 pub struct Connector {
-    /// Another one where the files have something else in them.
-    made: Mutex<Arc<ClientConfig>>,
+    /// Another one where the files have something else in them, which the number stands for.
+    made: Mutex<(u64, Arc<ClientConfig>)>,
     /// The name that certificates must have, where it is not the endpoint's address.
     name: Option<ServerName<'static>>,
     /// Of what it was made.
@@ -78,7 +78,8 @@ impl Connector {
             }
             None => builder.with_no_client_auth(),
         };
-        Ok(Self { made: Mutex::new(Arc::new(made)), name: name.and_then(Result::ok), source, ends })
+        let made = Mutex::new((source.1, Arc::new(made)));
+        Ok(Self { made, name: name.and_then(Result::ok), source, ends })
     }
 
     /// When the certificate that it shows ends, with its file, in seconds since 1970.
@@ -88,8 +89,14 @@ impl Connector {
 
     /// Has connections that are made from now on go by what the files of `other` have in them.
     pub fn renew(&self, other: &Self) {
-        let made = Arc::clone(&other.made.lock().unwrap_or_else(PoisonError::into_inner));
+        let made = other.made.lock().unwrap_or_else(PoisonError::into_inner).clone();
         *self.made.lock().unwrap_or_else(PoisonError::into_inner) = made;
+    }
+
+    /// What stands for what the files have in them: another one where a connection that was made
+    /// before says nothing of those that are made now.
+    pub fn version(&self) -> u64 {
+        self.made.lock().unwrap_or_else(PoisonError::into_inner).0
     }
 
     /// Makes a connection to the endpoint at `address` one of TLS.
@@ -102,7 +109,7 @@ impl Connector {
         address: SocketAddr,
         spoken: Spoken,
     ) -> io::Result<TlsStream<TcpStream>> {
-        let made = Arc::clone(&self.made.lock().unwrap_or_else(PoisonError::into_inner));
+        let (_, made) = self.made.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let [http2, http1] = PROTOCOLS.map(<[u8]>::to_vec);
         let protocol = match spoken {
             Spoken::Http2 => http2,

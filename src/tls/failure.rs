@@ -1,4 +1,4 @@
-//! Why a client's handshake came to nothing, in one of a few words.
+//! Why a handshake came to nothing, in one of a few words.
 
 use std::io::{self, ErrorKind};
 

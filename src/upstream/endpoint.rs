@@ -40,6 +40,8 @@ pub struct Endpoint {
     pub(super) total: Option<Arc<Total>>,
     pub(super) adaptive: Option<Mutex<Adaptive>>,
     ejector: Mutex<Ejector>,
+    /// Why the last handshake of TLS with it failed, in a word; none where it did not.
+    handshake: Mutex<Option<&'static str>>,
     /// When it became available, in milliseconds of its pool.
     cold_since: AtomicU64,
     /// When that no connection could be made was a fault last, in milliseconds of its pool from 1
@@ -106,6 +108,7 @@ impl Endpoint {
             total: pool.total.clone(),
             adaptive: adaptive.map(Mutex::new),
             ejector: Mutex::default(),
+            handshake: Mutex::default(),
             cold_since: AtomicU64::new(0),
             unreachable_at: AtomicU64::new(0),
             pool: Arc::clone(pool),
@@ -284,6 +287,14 @@ impl Endpoint {
             self.unreachable_at.store(now, Relaxed);
             self.fault(fault);
         }
+    }
+
+    /// Takes down how a handshake of TLS with it went; whether it failed for another cause than the
+    /// one before, on whatever worker, so that this is told once and not at each attempt.
+    pub fn shook_hands(&self, failure: Option<&'static str>) -> bool {
+        let mut last = self.handshake.lock().expect("no holder of this lock panics");
+        let before = std::mem::replace(&mut *last, failure);
+        failure.is_some() && failure != before
     }
 
     fn readmit(&self) {

@@ -1,6 +1,7 @@
 //! TLS as clients meet it on a listener, and as endpoints do.
 
 mod reload;
+mod renewed;
 mod stapling;
 mod swaps;
 mod upstream;
