@@ -64,6 +64,21 @@ impl Certificates {
         Err(Problems(problems))
     }
 
+    /// Keeps what was made for `old` where the same would be made again: with another key for their
+    /// tickets, clients could not resume their sessions. `config` is what these were read for.
+    pub(super) fn keep(&mut self, config: &Config, old: (&Config, &Self)) {
+        let before = old.0.listeners.iter().map(|it| &it.name).zip(&old.1.listeners);
+        let before: BTreeMap<_, _> = before.collect();
+        for (it, tls) in config.listeners.iter().zip(&mut self.listeners) {
+            if let Some(same) = before.get(&it.name).filter(|same| **same == tls) {
+                tls.clone_from(same);
+            }
+        }
+        if self.admin == old.1.admin {
+            self.admin.clone_from(&old.1.admin);
+        }
+    }
+
     /// Tells when they end: the metrics, and the log where that is soon. `config` is what they were
     /// read for.
     pub(super) fn tell(&self, config: &Config, metrics: &Metrics) {

@@ -220,7 +220,7 @@ impl Running {
     async fn reload(
         &mut self,
         config: Config,
-        certificates: Certificates,
+        mut certificates: Certificates,
     ) -> Result<Vec<Difference>, Vec<String>> {
         let differences = self.config.differences(&config);
         let stays = differences.iter().filter(|it| it.needs_restart()).map(|it| {
@@ -239,6 +239,7 @@ impl Running {
         if certificates != self.certificates {
             info!("certificates changed");
         }
+        certificates.keep(&config, (&self.config, &self.certificates));
         let gone = self.succeed(successors, &config).await;
         self.apply(config, certificates, sockets).map_err(|error| vec![format!("{error:#}")])?;
         gone.iter().for_each(|upstream| upstream.retire());

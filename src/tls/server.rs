@@ -37,7 +37,7 @@ use crate::config::{Clients, ListenerTls, Problem};
 pub struct Acceptor {
     config: Arc<ServerConfig>,
     plain: bool,
-    /// Of what it was made.
+    /// Of what it was made, wherever that stands in the configuration.
     source: (ListenerTls, u64),
     /// What clients' certificates are checked by.
     trust: (Option<Clients>, u64),
@@ -67,7 +67,7 @@ impl Acceptor {
         let pairs = config.certificates.iter().map(|pair| files.pair(pair).map(Arc::new));
         let certificates: Vec<_> = pairs.collect();
         let made = certificates.into_iter().collect::<Option<Vec<_>>>().zip(clients);
-        let source = (config.clone(), files.fingerprint());
+        let source = (config.anywhere(), files.fingerprint());
         let ends = files.ends();
         let (certificates, clients) = files.end(made)?;
         let plain = config.plain;

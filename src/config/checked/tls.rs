@@ -16,6 +16,13 @@ pub struct ListenerTls {
 }
 
 impl ListenerTls {
+    /// The same, wherever it stands.
+    pub fn anywhere(&self) -> Self {
+        let placed = self.certificates.iter().cloned();
+        let certificates = placed.map(|it| KeyPair { path: String::new(), ..it }).collect();
+        Self { certificates, path: String::new(), ..self.clone() }
+    }
+
     /// All files that are named.
     pub(in crate::config) fn files(&self) -> impl Iterator<Item = &PathBuf> {
         let pairs = self.certificates.iter().flat_map(KeyPair::files);

@@ -3,7 +3,12 @@
 use std::{fs, path::Path};
 
 use rcgen::date_time_ymd;
-use rustls::pki_types::CertificateDer;
+use rustls::{
+    HandshakeKind,
+    pki_types::{CertificateDer, ServerName},
+};
+use tokio::{io::AsyncReadExt, io::AsyncWriteExt, net::TcpStream};
+use tokio_rustls::TlsConnector;
 
 use super::{calls, files, yaml};
 use crate::fixture::{
@@ -52,6 +57,41 @@ async fn a_certificate_that_is_renewed_is_shown_and_one_that_does_not_fit_is_not
     eventually("a pair that does", async || count("applied").await == 1.0).await;
     assert_eq!(shown().await, second.read().0[0]);
     assert!(calls(before, address).await, "what is connected stays");
+    proxy.stop().await;
+}
+
+#[tokio::test]
+async fn sessions_are_resumed_until_something_of_their_certificates_changes() {
+    let (echo, ca) = (Echo::start().await, Authority::new("resume", "ca"));
+    let (second, live) = (ca.issue("localhost", 2, false), ca.issue("localhost", 3, false));
+    let config = yaml(echo.address(), &files(&live)) + "reload: { interval: 50ms }\n";
+    let path = file("tls-resume", &config);
+    let proxy = Proxy::follow(Path::new(&path)).await;
+    proxy.wait_serving().await;
+    let connector = TlsConnector::from(ca.client(None).config());
+    let kind = async || {
+        let stream = TcpStream::connect(proxy.address("tls")).await.unwrap();
+        let name = ServerName::try_from("localhost").unwrap();
+        let mut stream = connector.connect(name, stream).await.unwrap();
+        // Tickets come before what is answered.
+        stream.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").await.unwrap();
+        stream.read_u8().await.unwrap();
+        stream.get_ref().1.handshake_kind().unwrap()
+    };
+    let applied = async |count| {
+        let name = "upbeat_config_reloads_total{result=\"applied\"}";
+        eventually("a reload", async || proxy.metric(name).await == count).await;
+    };
+    assert_eq!(kind().await, HandshakeKind::Full);
+    assert_eq!(kind().await, HandshakeKind::Resumed);
+    let first = "  - { name: a, address: \"127.0.0.1:0\", upstream: otlp }\n  - { name: otlp";
+    fs::write(&path, config.replace("  - { name: otlp", first)).unwrap();
+    applied(1.0).await;
+    assert_eq!(kind().await, HandshakeKind::Resumed, "another listener has come");
+    copy(&second, &live);
+    applied(2.0).await;
+    assert_eq!(kind().await, HandshakeKind::Full, "another certificate");
+    assert_eq!(kind().await, HandshakeKind::Resumed);
     proxy.stop().await;
 }
 
