@@ -128,7 +128,7 @@ pub struct Match {
 /// How a route's calls are treated.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Policy {
-    /// Of one endpoint's connection.
+    /// How long a call waits for a connection to one endpoint.
     pub connect_timeout: Option<Duration>,
     /// From the request's end to the response's beginning.
     pub response_timeout: Option<Duration>,

@@ -144,6 +144,25 @@ pub(super) struct Opening {
     pub(super) why: Option<String>,
 }
 
+impl Opening {
+    /// A call that nothing was tried for yet.
+    pub(super) fn new(head: Block, bodiless: bool) -> Self {
+        Self {
+            head,
+            bodiless,
+            new: false,
+            first: 0..0,
+            waits_for: None,
+            waits_since: 0,
+            queued: None,
+            passed: Vec::new(),
+            tried: Vec::new(),
+            left: Vec::new(),
+            why: None,
+        }
+    }
+}
+
 /// A call that an endpoint has.
 #[derive(Debug)]
 pub(super) struct Forwarded {

@@ -92,19 +92,7 @@ impl Engine {
         let target = listener.ways[usize::from(way)].choose();
         let target = target.expect("a checked route has a weight over 0");
         listener.targets[usize::from(target)].streams.inc();
-        let opening = Opening {
-            head: block,
-            bodiless: end,
-            new: true,
-            first: 0..0,
-            waits_for: None,
-            waits_since: 0,
-            queued: None,
-            passed: Vec::new(),
-            tried: Vec::new(),
-            left: Vec::new(),
-            why: None,
-        };
+        let opening = Opening { new: true, ..Opening::new(block, end) };
         let key = self.add_call(listener, client, label, Peer::Opening(opening), end);
         let call = &mut self.calls[key.index as usize];
         (call.way, call.target, call.holds) = (way, target, holds);

@@ -36,19 +36,8 @@ impl Engine {
         let address = peer.in_flight.endpoint().address();
         let (head, mut left) = self.replays.restore(replay, &mut call.request);
         left.push(address);
-        call.peer = Peer::Opening(Opening {
-            head,
-            bodiless,
-            new: false,
-            first: 0..0,
-            waits_for: None,
-            waits_since: 0,
-            queued: None,
-            passed: Vec::new(),
-            tried: Vec::new(),
-            left,
-            why: Some(why.to_owned()),
-        });
+        let why = Some(why.to_owned());
+        call.peer = Peer::Opening(Opening { left, why, ..Opening::new(head, bodiless) });
         call.listener.retried(call.target, how.label());
         if let Some(link) = self.links.get_mut(at.link) {
             link.connection.reset(at.stream, Reason::CANCEL, &mut link.out);

@@ -21,7 +21,8 @@ use tokio::{
 /// Asks again and again until `condition` holds.
 ///
 /// # Panics
-/// It does not within twenty seconds, of which a busy machine may need some; says `what` was awaited.
+/// It does not within twenty seconds, of which a busy machine may need some; says `what` was
+/// awaited.
 pub(crate) async fn eventually<F: Future<Output = bool>>(what: &str, condition: impl Fn() -> F) {
     let deadline = Instant::now() + Duration::from_secs(20);
     while !condition().await {

@@ -28,7 +28,8 @@ pub(in crate::config) struct ListenerTls {
     pub(in crate::config) client_ca_file: Option<PathBuf>,
     /// Whether clients need a certificate. Default: `required` with a `client_ca_file`, else `none`.
     pub(in crate::config) client_auth: Option<ClientAuth>,
-    /// Lists of clients' certificates that are not valid any more, in PEM: one of each issuer.
+    /// Lists of clients' certificates that are not valid any more, in PEM: one of each issuer, which is
+    /// used beyond its nextUpdate too.
     /// Default: none.
     pub(in crate::config) crl_files: Vec<PathBuf>,
     /// Whether clients may also speak without TLS on this port, which they cannot where a
