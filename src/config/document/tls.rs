@@ -29,8 +29,7 @@ pub(in crate::config) struct ListenerTls {
     /// Whether clients need a certificate. Default: `required` with a `client_ca_file`, else `none`.
     pub(in crate::config) client_auth: Option<ClientAuth>,
     /// Lists of clients' certificates that are not valid any more, in PEM: one of each issuer, which is
-    /// used beyond its nextUpdate too.
-    /// Default: none.
+    /// used beyond its nextUpdate too. Default: none.
     pub(in crate::config) crl_files: Vec<PathBuf>,
     /// Whether clients may also speak without TLS on this port, which they cannot where a
     /// certificate is required of them. Default: false.
