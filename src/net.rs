@@ -15,7 +15,7 @@ use std::{
     time::Duration,
 };
 
-use socket2::{Domain, Protocol as SocketProtocol, SockRef, Socket, Type};
+use socket2::{Domain, Protocol as SocketProtocol, SockRef, Socket, TcpKeepalive, Type};
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf},
     net::{TcpListener, TcpStream},
@@ -93,6 +93,20 @@ pub async fn accept(
             Err(_) => {}
         }
     }
+}
+
+/// Has the kernel end a connection whose peer has vanished: it asks after `idle` without traffic,
+/// and waits `timeout` for a sign of life. What was sent and is not acknowledged has as long as
+/// both, and `send` at least (TCP_USER_TIMEOUT, tcp(7)).
+pub fn keep_alive(socket: &TcpStream, idle: Duration, timeout: Duration, send: Duration) {
+    let second = Duration::from_secs(1);
+    let (idle, interval) = (idle.max(second), (timeout / 2).max(second));
+    let keepalive = TcpKeepalive::new().with_time(idle).with_interval(interval);
+    let socket = SockRef::from(socket);
+    // They fail only for a socket that is gone, or for times beyond what the kernel counts, which
+    // then keeps its own.
+    _ = socket.set_tcp_keepalive(&keepalive);
+    _ = socket.set_tcp_user_timeout(Some(send.max(idle + timeout)));
 }
 
 /// Ends a connection to which all was written: tells the peer, and waits a little for it to close.

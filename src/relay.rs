@@ -10,7 +10,7 @@
 //! request  gate  local  own …     what `Engine` does with a call that comes: lets it in, answers it
 //! place  pick  lanes  retry …     finds an endpoint and a connection for it, and another one
 //! downstream  upstream  pump …    takes what both sides say through to the other
-//! times  late  reload  removed    ends what is over
+//! times  late  leaving  reload …  ends what is over
 //! engine                          all that a worker owns
 //! call  flow  link  lane …        what that is; nothing here knows the engine
 //! ```
@@ -27,6 +27,7 @@ mod gate;
 mod lane;
 mod lanes;
 mod late;
+mod leaving;
 mod link;
 mod links;
 mod listener;

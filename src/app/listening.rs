@@ -222,6 +222,9 @@ fn hand(
     permit: OwnedSemaphorePermit,
     origin: Origin,
 ) {
+    let limits = listener.limits();
+    let (interval, timeout) = (limits.client_ping_interval, limits.client_ping_timeout);
+    net::keep_alive(&stream, interval, timeout, limits.send_timeout);
     let least = workers.iter().min_by_key(|worker| worker.load());
     let worker = least.expect("a configuration has at least one worker");
     match stream.into_std() {

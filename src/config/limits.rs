@@ -50,6 +50,24 @@ pub struct Limits {
     #[serde(with = "humantime_serde")]
     #[schemars(with = "String")]
     pub max_connection_age: Duration,
+    /// How long a client's connection may go on after it was asked to end; then its calls end with
+    /// 14 and it is closed. Its Watch streams end as soon as the client has seen GOAWAY. Default:
+    /// 5m, as long as a call may bring nothing (`timeouts.idle`), so that any upload on its way
+    /// can end. When the process stops, `drain.timeout` alone counts.
+    #[serde(with = "humantime_serde")]
+    #[schemars(with = "String")]
+    pub max_connection_age_grace: Duration,
+    /// How long a client with streams open may send nothing before it is asked for a sign of life
+    /// by a PING. A connection without streams is looked after by TCP keepalive at the same pace.
+    /// Default: 30s: a client that vanished without a word is known in less than a minute.
+    #[serde(with = "humantime_serde")]
+    #[schemars(with = "String")]
+    pub client_ping_interval: Duration,
+    /// How long that sign of life may take; then the connection is given up, and its calls are
+    /// cancelled. Default: 10s.
+    #[serde(with = "humantime_serde")]
+    #[schemars(with = "String")]
+    pub client_ping_timeout: Duration,
     /// A connection to an endpoint older than this, give or take 10 %, is replaced. Default: 30m.
     #[serde(with = "humantime_serde")]
     #[schemars(with = "String")]
@@ -92,6 +110,9 @@ impl Default for Limits {
             idle_timeout: Duration::from_secs(620),
             send_timeout: Duration::from_secs(30),
             max_connection_age: Duration::from_secs(30 * 60),
+            max_connection_age_grace: Duration::from_secs(5 * 60),
+            client_ping_interval: Duration::from_secs(30),
+            client_ping_timeout: Duration::from_secs(10),
             max_upstream_connection_age: Duration::from_secs(30 * 60),
             upstream_ping_interval: Duration::from_secs(5 * 60),
             upstream_ping_timeout: Duration::from_secs(20),

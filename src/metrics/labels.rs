@@ -30,7 +30,7 @@ pub struct RetryLabels {
     /// The upstream's name.
     pub upstream: Text,
     /// `refused`, `goaway`, `unsent`, `turned_away`, `status`, `lost`, `reset` or `timeout`; of what
-    /// took too long `deadline`, `response`, `idle` or `call`.
+    /// took too long `deadline`, `response`, `idle`, `call` or `age`.
     pub reason: &'static str,
 }
 

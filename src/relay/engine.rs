@@ -122,7 +122,7 @@ impl Engine {
             settings: None,
             most_links: limits.max_upstream_connections as usize,
             patience: millis(limits.send_timeout),
-            pings: Pings::new(limits),
+            pings: Pings::of_endpoints(limits),
         }
     }
 

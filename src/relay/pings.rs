@@ -3,7 +3,7 @@
 use super::{cause::Cause, link::Link, millis};
 use crate::config::Limits;
 
-/// When endpoints that are silent are asked for a sign of life, in milliseconds.
+/// When peers that are silent are asked for a sign of life, in milliseconds.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Pings {
     interval: u64,
@@ -11,10 +11,19 @@ pub(super) struct Pings {
 }
 
 impl Pings {
-    pub(super) fn new(limits: &Limits) -> Self {
+    /// For endpoints.
+    pub(super) fn of_endpoints(limits: &Limits) -> Self {
         Self {
             interval: millis(limits.upstream_ping_interval),
             timeout: millis(limits.upstream_ping_timeout),
+        }
+    }
+
+    /// For clients.
+    pub(super) fn of_clients(limits: &Limits) -> Self {
+        Self {
+            interval: millis(limits.client_ping_interval),
+            timeout: millis(limits.client_ping_timeout),
         }
     }
 

@@ -1,6 +1,6 @@
 //! What ends because of time: links that are idle, old, silent or stuck.
 
-use super::{cause::Cause, engine::Engine, link::Kind, millis};
+use super::{cause::Cause, engine::Engine, link::Kind, millis, pings::Pings};
 use crate::http2::frame::Reason;
 
 impl Engine {
@@ -19,7 +19,7 @@ impl Engine {
         self.leave_removed();
         self.end_doubts();
         let now = self.context.now;
-        let mut ready = Vec::new();
+        let (mut ready, mut leaving) = (Vec::new(), Vec::new());
         for (id, link) in self.links.iter_mut() {
             if link.closing {
                 // Nobody takes what is left to be said.
@@ -55,15 +55,21 @@ impl Engine {
                     if link.draining && now.saturating_sub(link.old_at) >= patience {
                         link.connection.go_away(true, &mut link.out);
                     }
+                    let pings = Pings::of_clients(limits);
                     let drained = link.draining
                         && streams == 0
                         && (link.connection.has_gone() || quiet >= patience);
                     if silent || stuck || drained {
                         link.close(Reason::NO_ERROR);
-                    } else if !link.draining
-                        && (quiet >= millis(limits.idle_timeout) || now >= link.old_at)
-                    {
+                    } else if link.draining {
+                        leaving.push(id);
+                    } else if quiet >= millis(limits.idle_timeout) || now >= link.old_at {
                         link.drain(now);
+                    }
+                    if streams == 0 {
+                        link.heard_at = now;
+                    } else {
+                        pings.check(link, 0, now);
                     }
                 }
                 Kind::Endpoint(_) if streams == 0 && link.draining => {
@@ -91,6 +97,9 @@ impl Engine {
         }
         for id in ready {
             self.retire(id, true);
+        }
+        for id in leaving {
+            self.end_leaving(id);
         }
     }
 }

@@ -1,0 +1,190 @@
+//! Clients that vanish without a word.
+
+use std::{net::SocketAddr, sync::atomic::Ordering::SeqCst, time::Duration};
+
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+    sync::watch,
+    task::JoinSet,
+    time::{Instant, timeout_at},
+};
+
+use crate::fixture::{
+    caller::Caller,
+    echo::Echo,
+    eventually,
+    proxy::{Proxy, yaml},
+    wire::{ACK, PING, Wire},
+};
+
+/// A way to the proxy that can be blocked: what is sent either way is taken, and goes nowhere.
+struct Way {
+    address: SocketAddr,
+    blocked: watch::Sender<bool>,
+    _tasks: JoinSet<()>,
+}
+
+impl Way {
+    async fn to(proxy: SocketAddr) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (blocked, state) = watch::channel(false);
+        let mut tasks = JoinSet::new();
+        tasks.spawn(async move {
+            let mut ways = JoinSet::new();
+            loop {
+                let (near, _) = listener.accept().await.unwrap();
+                let far = TcpStream::connect(proxy).await.unwrap();
+                let ((near_in, near_out), (far_in, far_out)) =
+                    (near.into_split(), far.into_split());
+                ways.spawn(carry(near_in, far_out, state.clone()));
+                ways.spawn(carry(far_in, near_out, state.clone()));
+            }
+        });
+        Self { address, blocked, _tasks: tasks }
+    }
+}
+
+async fn carry(
+    mut from: tokio::net::tcp::OwnedReadHalf,
+    mut to: tokio::net::tcp::OwnedWriteHalf,
+    blocked: watch::Receiver<bool>,
+) {
+    let mut bytes = [0; 4096];
+    loop {
+        let read = from.read(&mut bytes).await.unwrap_or(0);
+        let through = !*blocked.borrow();
+        if read == 0 {
+            if !through {
+                // Nobody hears of the end either.
+                std::future::pending::<()>().await;
+            }
+            return;
+        }
+        if through && to.write_all(&bytes[..read]).await.is_err() {
+            return;
+        }
+    }
+}
+
+async fn proxy(echo: &Echo, limits: &str) -> Proxy {
+    let proxy =
+        Proxy::start(&yaml(&[echo.address()], "{ tcp: {} }", &format!("limits: {limits}"))).await;
+    proxy.wait_serving().await;
+    proxy
+}
+
+const OPEN: &str = r#"upbeat_connections{listener="otlp"}"#;
+
+#[tokio::test]
+async fn clients_that_vanish_with_open_calls_are_soon_gone() {
+    let echo = Echo::start().await;
+    let limits = "{ client_ping_interval: 400ms, client_ping_timeout: 600ms }";
+    let proxy = proxy(&echo, limits).await;
+    eventually("only these tests' connections", async || proxy.metric(OPEN).await == 0.0).await;
+    let way = Way::to(proxy.address("otlp")).await;
+    let (mut lost, mut calls) = (Vec::new(), Vec::new());
+    for _ in 0..20 {
+        let mut caller = Caller::connect(way.address).await;
+        calls.push(caller.open("/test.Echo/Hang").await.unwrap());
+        lost.push(caller);
+    }
+    let mut stays = Caller::connect(proxy.address("otlp")).await;
+    let call = stays.open("/test.Echo/Hang").await.unwrap();
+    eventually("all calls have arrived", async || echo.seen().open.load(SeqCst) == 21).await;
+    assert_eq!(proxy.metric(OPEN).await, 21.0);
+    way.blocked.send_replace(true);
+    eventually("they are gone", async || {
+        proxy.metric(OPEN).await == 1.0 && echo.seen().open.load(SeqCst) == 1
+    })
+    .await;
+    // One that is silent and answers is kept.
+    tokio::time::sleep(Duration::from_millis(1500)).await;
+    assert_eq!(echo.seen().open.load(SeqCst), 1);
+    drop((call, stays));
+    proxy.stop().await;
+}
+
+#[tokio::test]
+async fn an_old_connection_of_a_vanished_client_has_its_bound() {
+    let echo = Echo::start().await;
+    // The PINGs alone would take an hour.
+    let limits = "{ max_connection_age: 300ms, max_connection_age_grace: 300ms, client_ping_interval: 1h, handshake_timeout: 300ms }";
+    let proxy = proxy(&echo, limits).await;
+    let way = Way::to(proxy.address("otlp")).await;
+    let mut caller = Caller::connect(way.address).await;
+    let _call = caller.open("/test.Echo/Hang").await.unwrap();
+    eventually("the call has arrived", async || echo.seen().open.load(SeqCst) == 1).await;
+    way.blocked.send_replace(true);
+    eventually("it is gone", async || {
+        proxy.metric(OPEN).await == 0.0 && echo.seen().open.load(SeqCst) == 0
+    })
+    .await;
+    proxy.stop().await;
+}
+
+#[tokio::test]
+async fn only_a_client_that_waits_in_silence_is_asked() {
+    let echo = Echo::start().await;
+    let limits = "{ client_ping_interval: 300ms, client_ping_timeout: 5s }";
+    let proxy = proxy(&echo, limits).await;
+    let mut wire = Wire::connect(proxy.address("otlp")).await;
+    let asked = async |wire: &mut Wire| {
+        let (end, mut count) = (Instant::now() + Duration::from_millis(1300), 0);
+        while let Ok(Some(frame)) = timeout_at(end, wire.next()).await {
+            count += usize::from(frame.kind == PING && !frame.has(ACK));
+        }
+        count
+    };
+    assert_eq!(asked(&mut wire).await, 0, "no stream is open");
+    let stream = wire.open();
+    let head = [
+        (":method", "POST"),
+        (":scheme", "http"),
+        (":authority", "upbeat"),
+        (":path", "/test.Echo/Hang"),
+        ("content-type", "application/grpc"),
+        ("te", "trailers"),
+    ];
+    wire.head(stream, &head, false).await;
+    let count = asked(&mut wire).await;
+    assert!((1..=4).contains(&count), "{count}");
+    drop(wire);
+    proxy.stop().await;
+}
+
+/// The timer of the proxy's end of a connection, as the kernel has it (proc(5), /proc/net/tcp).
+fn timer(server: SocketAddr, client: SocketAddr) -> String {
+    let hex = |address: SocketAddr| {
+        let SocketAddr::V4(address) = address else { panic!("{address}") };
+        format!("{:08X}:{:04X}", u32::from_le_bytes(address.ip().octets()), address.port())
+    };
+    let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
+    let ends = format!("{} {}", hex(server), hex(client));
+    let line = table.lines().find(|line| line.contains(&ends)).expect("it is open");
+    line.split_whitespace().nth(5).unwrap().to_owned()
+}
+
+#[tokio::test]
+async fn the_kernel_looks_after_connections_without_streams_and_of_http_1() {
+    let echo = Echo::start().await;
+    let proxy = proxy(&echo, "{}").await;
+    let address = proxy.address("otlp");
+    let idle = TcpStream::connect(address).await.unwrap();
+    let mut health = TcpStream::connect(address).await.unwrap();
+    health.write_all(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n").await.unwrap();
+    assert!(health.read(&mut [0; 512]).await.unwrap() > 0);
+    for stream in [&idle, &health] {
+        let client = stream.local_addr().unwrap();
+        // 02 is keepalive's, in hundredths of a second: 30 s at most.
+        eventually("the timer runs", async || {
+            let timer = timer(address, client);
+            let left = timer.strip_prefix("02:").map(|left| u64::from_str_radix(left, 16).unwrap());
+            left.is_some_and(|left| left <= 3001)
+        })
+        .await;
+    }
+    drop((idle, health));
+    proxy.stop().await;
+}
