@@ -3,6 +3,7 @@
 mod family;
 mod keys;
 mod labels;
+mod refusals;
 
 use std::{
     collections::{BTreeSet, HashSet},
@@ -20,10 +21,11 @@ pub use self::{
     family::Family,
     keys::{FetchLabels, KeysMetrics},
     labels::{
-        AnswerLabels, BytesLabels, CertificateLabels, EjectionLabels, EndpointLabels, HashLabels,
-        KeyLabels, ListenerLabels, ProbeLabels, RefusedLabels, ReloadLabels, RequestLabels,
-        RetryLabels, RouteLabels, ServiceLabels, ShedLabels, Text, UpstreamLabels,
+        AnswerLabels, BytesLabels, CertificateLabels, EjectionLabels, EndedLabels, EndpointLabels,
+        HashLabels, KeyLabels, ListenerLabels, ProbeLabels, RefusedLabels, ReloadLabels,
+        RequestLabels, RetryLabels, RouteLabels, ServiceLabels, ShedLabels, Text, UpstreamLabels,
     },
+    refusals::RefusalsMetrics,
 };
 
 /// All metrics of the process; clones share them.
@@ -49,10 +51,8 @@ pub struct Metrics {
     pub connections: Family<ListenerLabels, Gauge>,
     /// Client connections accepted.
     pub connections_accepted: Family<ListenerLabels, Counter>,
-    /// Client connections closed before anything was asked on them, by the reason.
-    pub connections_refused: Family<RefusedLabels, Counter>,
-    /// Calls and health checks that were turned away for who asked them.
-    pub denied: Family<RefusedLabels, Counter>,
+    /// Of those that are turned away or ended.
+    pub refusals: RefusalsMetrics,
     /// Tenants or client addresses with bounds of their own.
     pub limited_keys: Family<KeyLabels, Gauge>,
     /// Open connections to an endpoint.
@@ -129,8 +129,7 @@ impl Metrics {
             bytes: Family::default(),
             connections: Family::default(),
             connections_accepted: Family::default(),
-            connections_refused: Family::default(),
-            denied: Family::default(),
+            refusals: RefusalsMetrics::default(),
             limited_keys: Family::default(),
             upstream_connections: Family::default(),
             upstream_connect_failures: Family::default(),
@@ -180,12 +179,7 @@ impl Metrics {
         add!(metrics.bytes, "forwarded", "Payload forwarded", Unit::Bytes);
         add!(metrics.connections, "connections", "Open client connections");
         add!(metrics.connections_accepted, "connections_accepted", "Client connections accepted");
-        add!(
-            metrics.connections_refused,
-            "connections_refused",
-            "Client connections closed before anything was asked on them, by the reason"
-        );
-        add!(metrics.denied, "denied", "Calls turned away for who makes them, by the reason");
+        metrics.refusals.register(&mut registry);
         add!(metrics.limited_keys, "limited_keys", "Clients that are told apart by limits_per");
         add!(
             metrics.upstream_connections,
@@ -271,8 +265,7 @@ impl Metrics {
         let port = |it: &ListenerLabels| listener(&it.listener);
         self.connections.retain(port);
         self.connections_accepted.retain(port);
-        self.connections_refused.retain(|it| listener(&it.listener));
-        self.denied.retain(|it| listener(&it.listener));
+        self.refusals.retain(listener);
         self.keys.retain(listener);
         self.limited_keys.retain(|it| listener(&it.listener));
         self.timeouts.retain(|it| listener(&it.listener) && upstream(&it.upstream));
@@ -292,6 +285,7 @@ impl Metrics {
     }
 
     fn keep_endpoints(&self, kept: impl Fn(&Text, &Text) -> bool) {
+        self.refusals.retain_endpoints(&kept);
         let of = |it: &EndpointLabels| kept(&it.upstream, &it.endpoint);
         self.upstream_connections.retain(of);
         self.upstream_connect_failures.retain(of);

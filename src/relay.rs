@@ -24,6 +24,7 @@ mod downstream;
 mod engine;
 mod flow;
 mod gate;
+mod gone;
 mod lane;
 mod lanes;
 mod late;

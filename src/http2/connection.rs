@@ -316,6 +316,11 @@ impl Connection {
         self.assembling.as_ref().map(|block| block.since)
     }
 
+    /// The key under `limits.frames` of the bound by which the peer has ended the connection.
+    pub fn exceeded(&self) -> Option<&'static str> {
+        self.budget.exceeded()
+    }
+
     /// Sets the caller's number for a stream.
     pub fn mark(&mut self, stream: u32, call: u32) {
         if let Some(stream) = self.streams.get_mut(&stream) {

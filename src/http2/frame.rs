@@ -73,6 +73,11 @@ impl Reason {
     pub const COMPRESSION_ERROR: Self = Self(9);
     /// 11
     pub const ENHANCE_YOUR_CALM: Self = Self(11);
+
+    /// As a metric has it.
+    pub fn label(self) -> &'static str {
+        LABELS.get(self.0 as usize).copied().unwrap_or("other_error")
+    }
 }
 
 impl fmt::Display for Reason {
@@ -100,6 +105,24 @@ const NAMES: [&str; 14] = [
     "ENHANCE_YOUR_CALM",
     "INADEQUATE_SECURITY",
     "HTTP_1_1_REQUIRED",
+];
+
+/// By code, as metrics have them.
+const LABELS: [&str; 14] = [
+    "no_error",
+    "protocol_error",
+    "internal_error",
+    "flow_control_error",
+    "settings_timeout",
+    "stream_closed",
+    "frame_size_error",
+    "refused_stream",
+    "cancel",
+    "compression_error",
+    "connect_error",
+    "enhance_your_calm",
+    "inadequate_security",
+    "http_1_1_required",
 ];
 
 /// Appends SETTINGS with these pairs.

@@ -68,6 +68,8 @@ pub(super) struct Budget {
     /// PINGs that go with traffic: grpc-go sends one with the DATA of each round trip, to
     /// measure it.
     earned: u32,
+    /// What came once too often.
+    exceeded: Option<Cheap>,
 }
 
 /// What is counted.
@@ -88,6 +90,24 @@ pub(super) enum Cheap {
     GoAway,
     Priority,
     WindowUpdate,
+}
+
+impl Cheap {
+    /// The key under `limits.frames` that bounds it.
+    fn key(self) -> &'static str {
+        match self {
+            Self::Ping => "pings",
+            Self::Settings => "settings",
+            Self::Reset => "resets",
+            Self::Unknown => "unknown",
+            Self::Empty => "empty_data",
+            Self::Fault => "faults",
+            Self::Late => "late_resets",
+            Self::GoAway => "goaways",
+            Self::Priority => "priorities",
+            Self::WindowUpdate => "window_updates",
+        }
+    }
 }
 
 impl Budget {
@@ -112,6 +132,7 @@ impl Budget {
             streams: 0,
             data_sent: 0,
             earned: 0,
+            exceeded: None,
         }
     }
 
@@ -127,11 +148,21 @@ impl Budget {
         self.earned = EARNED.min(self.earned + 1);
     }
 
+    /// The key of the bound that was passed, where one was.
+    pub(super) fn exceeded(&self) -> Option<&'static str> {
+        self.exceeded.map(Cheap::key)
+    }
+
     /// Counts a frame; false where it is one too many. `now` is in milliseconds.
     pub(super) fn allow(&mut self, what: Cheap, now: u64) -> bool {
-        if !self.strict {
+        if !self.strict || self.takes(what, now) {
             return true;
         }
+        self.exceeded = Some(what);
+        false
+    }
+
+    fn takes(&mut self, what: Cheap, now: u64) -> bool {
         match what {
             Cheap::Ping => match self.earned.checked_sub(1) {
                 Some(earned) => {

@@ -50,7 +50,7 @@ pub struct ListenerLabels {
     pub listener: Text,
 }
 
-/// Labels of a connection that was refused, or of a call that was turned away.
+/// Labels of a connection that was refused or ended, or of a call that was turned away.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct RefusedLabels {
     /// The listener's name, or `admin`.
@@ -65,6 +65,19 @@ pub struct RefusedLabels {
     /// `unknown_certificate`, `bad_token`, `token_key`, `token_time`, `token_scope`,
     /// `token_tenant`, `no_keys`, `no_tenant`, `many_tenants`, `other_tenant`; or what its client has
     /// too much of: `tenant_rate`, `tenant_bytes`, `tenant_in_flight`, and the same of its `address`.
+    /// Of a connection that was ended the key under `limits` or `limits.frames` that bounds what its
+    /// client did, or the code of its GOAWAY in small letters, such as `protocol_error`.
+    pub reason: &'static str,
+}
+
+/// Labels of a connection to an endpoint that was ended for what the endpoint did.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct EndedLabels {
+    /// The upstream's name.
+    pub upstream: Text,
+    /// The endpoint's address.
+    pub endpoint: Text,
+    /// As [`RefusedLabels::reason`] of a client's connection that was ended.
     pub reason: &'static str,
 }
 

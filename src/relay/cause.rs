@@ -1,6 +1,6 @@
 //! Why a link ends.
 
-use std::{fmt, io};
+use std::io;
 
 use crate::{http2::frame::Reason, upstream::Fault};
 
@@ -11,8 +11,12 @@ pub(super) enum Cause {
     Closed,
     /// The socket failed.
     Failed(io::ErrorKind),
-    /// The peer broke the protocol, by this end's judgement.
-    Broken(Reason),
+    /// The peer broke the protocol, by this end's judgement, or passed the bound of this key.
+    Broken(Reason, Option<&'static str>),
+    /// The client's SETTINGS did not come in time.
+    Unspoken,
+    /// A header block was not whole in time.
+    Unfinished,
     /// The endpoint's SETTINGS did not come in time.
     Unsettled,
     /// The peer took nothing of what was sent, for too long.
@@ -28,28 +32,50 @@ impl Cause {
     pub(super) fn fault(self) -> Option<Fault> {
         match self {
             Self::Closed => Some(Fault::Closed),
-            Self::Failed(_) | Self::Broken(_) => Some(Fault::Reset),
-            Self::Unsettled | Self::Stalled | Self::Silent => Some(Fault::Timeout),
-            Self::Retired => None,
+            Self::Failed(_) | Self::Broken(..) => Some(Fault::Reset),
+            Self::Unsettled | Self::Unfinished | Self::Stalled | Self::Silent => {
+                Some(Fault::Timeout)
+            }
+            Self::Retired | Self::Unspoken => None,
         }
     }
-}
 
-impl fmt::Display for Cause {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    /// The reason by which metrics count it, where the peer is to blame for it.
+    pub(super) fn blame(self) -> Option<&'static str> {
         match self {
-            Self::Closed => f.write_str("closed by the endpoint"),
-            Self::Failed(io::ErrorKind::ConnectionReset) => f.write_str("reset by the endpoint"),
-            Self::Failed(kind) => write!(f, "its socket failed: {kind}"),
-            Self::Broken(reason) => {
-                write!(f, "closed by the proxy, since the endpoint broke the protocol: {reason}")
+            Self::Broken(_, Some(key)) => Some(key),
+            Self::Broken(reason, None) => Some(reason.label()),
+            Self::Unspoken | Self::Unfinished => Some("handshake_timeout"),
+            Self::Unsettled => Some("settings_timeout"),
+            Self::Stalled => Some("send_timeout"),
+            Self::Silent => Some("ping_timeout"),
+            Self::Closed | Self::Failed(_) | Self::Retired => None,
+        }
+    }
+
+    /// Says it in words, for whom `peer` is the other end.
+    pub(super) fn says(self, peer: &str) -> String {
+        match self {
+            Self::Closed => format!("closed by the {peer}"),
+            Self::Failed(io::ErrorKind::ConnectionReset) => format!("reset by the {peer}"),
+            Self::Failed(kind) => format!("its socket failed: {kind}"),
+            Self::Broken(_, Some(key)) => {
+                format!("closed by the proxy, since more came than limits.frames.{key} allows")
             }
-            Self::Unsettled => f.write_str("closed by the proxy, since no SETTINGS came"),
+            Self::Broken(reason, None) => {
+                format!("closed by the proxy, since the {peer} broke the protocol: {reason}")
+            }
+            Self::Unsettled | Self::Unspoken => {
+                "closed by the proxy, since no SETTINGS came".into()
+            }
+            Self::Unfinished => {
+                "closed by the proxy, since a header block was not whole in time".into()
+            }
             Self::Stalled => {
-                f.write_str("closed by the proxy, since the endpoint read nothing for too long")
+                format!("closed by the proxy, since the {peer} read nothing for too long")
             }
-            Self::Silent => f.write_str("closed by the proxy, since a PING had no answer"),
-            Self::Retired => f.write_str("closed by the proxy, idle or old"),
+            Self::Silent => "closed by the proxy, since a PING had no answer".into(),
+            Self::Retired => "closed by the proxy, idle or old".into(),
         }
     }
 }

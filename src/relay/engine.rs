@@ -22,17 +22,18 @@ use super::{
     payload::Payload,
     pings::Pings,
     queue::Queues,
-    replay::{Again, Replays},
+    replay::Replays,
     settings::Settings,
 };
 use crate::{
     answer::Watch,
     config::Limits,
     http2::{
-        connection::{Context, Event, Fatal, NONE},
-        frame::Reason,
+        connection::{Context, Event, Fatal},
         identity::ByIdentity,
     },
+    metrics::Metrics,
+    refusals::GivenUp,
     upstream::Upstream,
 };
 
@@ -80,6 +81,8 @@ pub(super) struct Engine {
     pub(super) patience: u64,
     /// When an endpoint that is silent is sent a PING, and when it is given up, in milliseconds.
     pub(super) pings: Pings,
+    /// Connections to endpoints that were ended for what these did.
+    pub(super) given_up: GivenUp,
 }
 
 /// Work for a task.
@@ -92,7 +95,7 @@ pub(super) enum Command {
 }
 
 impl Engine {
-    pub(super) fn new(limits: &Limits) -> Self {
+    pub(super) fn new(limits: &Limits, metrics: &Metrics) -> Self {
         let mut context = Context::default();
         Self {
             clock: Instant::now(),
@@ -123,6 +126,7 @@ impl Engine {
             most_links: limits.max_upstream_connections as usize,
             patience: millis(limits.send_timeout),
             pings: Pings::of_endpoints(limits),
+            given_up: GivenUp::new(metrics),
         }
     }
 
@@ -191,7 +195,8 @@ impl Engine {
                 Err(Fatal(reason)) => {
                     debug!(?reason, "a peer broke the protocol");
                     let link = &mut self.links[id];
-                    link.cause.get_or_insert(Cause::Broken(reason));
+                    let key = link.connection.exceeded();
+                    link.cause.get_or_insert(Cause::Broken(reason, key));
                     link.closing = true;
                     break;
                 }
@@ -346,52 +351,5 @@ impl Engine {
 
     pub(super) fn key(&self, index: u32) -> CallKey {
         CallKey { index, serial: self.calls[index as usize].serial }
-    }
-
-    /// A link is gone. Its calls fail, each in its way. True where it was this end's choice, and
-    /// the peer may still be reading.
-    pub(super) fn remove_link(&mut self, id: usize) -> bool {
-        let Some(mut link) = self.links.try_remove(id) else { return false };
-        if let Some(session) = &mut link.session {
-            session.close(&link.socket);
-        }
-        let mut why = link.cause.unwrap_or(Cause::Closed).to_string();
-        if let Some(reason) = link.told {
-            why += &format!(", after GOAWAY {reason}");
-        }
-        let calls: Vec<u32> = link.connection.calls().filter(|call| *call != NONE).collect();
-        match link.kind {
-            Kind::Client(_) => {
-                for call in calls {
-                    if self.calls.get(call as usize).is_some_and(|call| call.client.link == id) {
-                        self.client_reset(call, Reason::CANCEL);
-                    }
-                }
-            }
-            Kind::Endpoint(at) => {
-                // A connection that was told to end did so, or was counted then.
-                let mut fault = match link.told {
-                    None => link.cause.unwrap_or(Cause::Closed).fault(),
-                    Some(_) => None,
-                };
-                self.lane_lost(at, id, link.served, false);
-                for index in calls {
-                    let Some(call) = self.calls.get(index as usize) else { continue };
-                    if let Peer::Endpoint(peer) = &call.peer
-                        && peer.at.link == id
-                    {
-                        if !call.response.ended
-                            && let Some(fault) = fault.take()
-                        {
-                            peer.in_flight.endpoint().fault(fault);
-                        }
-                        let unsent = link.taken() < peer.head_end;
-                        let how = if unsent { Again::Unsent } else { Again::Lost };
-                        self.endpoint_lost(index, how, &why);
-                    }
-                }
-            }
-        }
-        matches!(link.cause, Some(Cause::Retired))
     }
 }

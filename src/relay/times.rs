@@ -18,6 +18,7 @@ impl Engine {
         self.end_late();
         self.leave_removed();
         self.end_doubts();
+        self.given_up.tell();
         let now = self.context.now;
         let (mut ready, mut leaving) = (Vec::new(), Vec::new());
         for (id, link) in self.links.iter_mut() {
@@ -60,6 +61,11 @@ impl Engine {
                         && streams == 0
                         && (link.connection.has_gone() || quiet >= patience);
                     if silent || stuck || drained {
+                        if silent {
+                            link.cause.get_or_insert(Cause::Unspoken);
+                        } else if stuck {
+                            link.cause.get_or_insert(Cause::Unfinished);
+                        }
                         link.close(Reason::NO_ERROR);
                     } else if link.draining {
                         leaving.push(id);

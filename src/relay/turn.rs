@@ -51,7 +51,7 @@ impl Relay {
     /// A relay without connections, and its tasks. `limits` are those of endpoints.
     pub fn new(limits: &config::Limits, metrics: &Metrics) -> Self {
         let relay = Self(Rc::new(Shell {
-            engine: RefCell::new(Engine::new(limits)),
+            engine: RefCell::new(Engine::new(limits, metrics)),
             buffer: RefCell::new(vec![0; READ]),
             flush: Notify::new(),
             tasks: TaskTracker::new(),

@@ -100,6 +100,8 @@ async fn frames_that_cost_nothing_are_taken_up_to_their_limit() {
             }
         }
         assert_eq!(said, Some(vec![0, 0, 0, 11]), "{what}: GOAWAY with ENHANCE_YOUR_CALM");
+        let ended = format!(r#"upbeat_connections_ended_total{{listener="otlp",reason="{what}"}}"#);
+        eventually("it is counted", async || proxy.metric(&ended).await == 1.0).await;
         drop(wire);
         proxy.stop().await;
     }

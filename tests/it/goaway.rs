@@ -114,6 +114,10 @@ async fn a_lost_call_says_who_ended_its_connection_and_why() {
         let status = reply.unwrap().status().unwrap();
         assert_eq!(status.message, format!("upstream connection lost: {why}"));
     }
+    let endpoint = listener.local_addr().unwrap();
+    let labels = format!(r#"{{upstream="otlp",endpoint="{endpoint}",reason="protocol_error"}}"#);
+    let ended = format!("upbeat_upstream_connections_ended_total{labels}");
+    eventually("the last one is counted", async || proxy.metric(&ended).await == 1.0).await;
     drop(caller);
     proxy.stop().await;
 }
