@@ -11,12 +11,14 @@
 mod channel;
 mod grpc;
 mod http;
+mod pace;
 mod prober;
 mod target;
 mod tcp;
 mod threshold;
 mod verdict;
 mod watch;
+mod words;
 
 use std::{
     fmt,
@@ -48,6 +50,9 @@ pub enum Failure {
     /// The endpoint could not be reached.
     #[error("{0}")]
     Connect(String),
+    /// Nobody listens at its port, which is known within a round trip and costs next to nothing.
+    #[error("{0}")]
+    Refused(String),
     /// It was reached, and the exchange failed.
     #[error("{0}")]
     Rpc(String),

@@ -60,7 +60,7 @@ pub(super) async fn run(options: Options) -> ExitCode {
         Err(failure) => {
             eprintln!("{failure}");
             ExitCode::from(match failure {
-                Failure::Connect(_) | Failure::Local(_) => 2,
+                Failure::Connect(_) | Failure::Refused(_) | Failure::Local(_) => 2,
                 Failure::Rpc(_) => 3,
                 Failure::NotServing(_) | Failure::Answered(_) => 4,
             })
@@ -104,7 +104,7 @@ async fn probe(options: Options) -> Result<(), Failure> {
             service,
             metadata,
             authority,
-            watch: false,
+            watch: config::Watch::Never,
             plain: false,
         })
     };

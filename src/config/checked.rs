@@ -23,7 +23,7 @@ use super::{
     },
     limits::{Limits, LimitsPer},
     lines::Lines,
-    value::{Quorum, Share, Workers},
+    value::{Quorum, Share, Watch, Workers},
     view::View,
     written::Written,
 };
@@ -267,8 +267,8 @@ pub struct GrpcCheck {
     pub metadata: http::HeaderMap,
     /// The `:authority`, where it is not the address.
     pub authority: Option<http::uri::Authority>,
-    /// Whether a Watch is held too.
-    pub watch: bool,
+    /// When a Watch is held too.
+    pub watch: Watch,
     /// Without the upstream's TLS.
     pub plain: bool,
 }

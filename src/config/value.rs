@@ -1,5 +1,5 @@
 //! Scalars with a meaning of their own: a quorum, a share, a number of workers, a range of
-//! addresses.
+//! addresses, when a Watch is held.
 
 use std::{borrow::Cow, fmt, net::IpAddr, str::FromStr};
 
@@ -7,7 +7,7 @@ use ipnet::IpNet;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{
     Deserialize, Deserializer,
-    de::{Error, Visitor},
+    de::{Error, Unexpected, Visitor},
 };
 
 /// How many endpoints must be healthy for an upstream to serve: a count, or a share of them all.
@@ -118,6 +118,55 @@ impl FromStr for Cap {
             Ok(count @ 1..) => Ok(Self::Count(count)),
             _ => Err(format!("{text:?} is not a bound: expected unlimited, or at least 1")),
         }
+    }
+}
+
+/// When an endpoint's `Health/Watch` is held.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Watch {
+    /// Where the endpoint has one.
+    #[default]
+    Auto,
+    /// Always; its lack is told.
+    Always,
+    /// Never.
+    Never,
+}
+
+impl<'de> Deserialize<'de> for Watch {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Words;
+
+        impl Visitor<'_> for Words {
+            type Value = Watch;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("auto, true or false")
+            }
+
+            fn visit_bool<E: Error>(self, value: bool) -> Result<Watch, E> {
+                Ok(if value { Watch::Always } else { Watch::Never })
+            }
+
+            fn visit_str<E: Error>(self, value: &str) -> Result<Watch, E> {
+                match value {
+                    "auto" => Ok(Watch::Auto),
+                    _ => Err(E::invalid_value(Unexpected::Str(value), &self)),
+                }
+            }
+        }
+
+        deserializer.deserialize_any(Words)
+    }
+}
+
+impl JsonSchema for Watch {
+    fn schema_name() -> Cow<'static, str> {
+        "Watch".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "anyOf": [{ "type": "boolean" }, { "const": "auto" }] })
     }
 }
 

@@ -51,7 +51,7 @@ impl Channel {
     /// Sends one message, prefix included, and waits for the whole reply.
     ///
     /// # Errors
-    /// [`Failure::Connect`], or [`Failure::Rpc`] for a reply that is not gRPC's. A connection that
+    /// [`Failure::Connect`], [`Failure::Refused`], or [`Failure::Rpc`] for a reply that is not gRPC's. A connection that
     /// was lost since the last call is no error: it is made anew once.
     pub async fn unary(
         &mut self,

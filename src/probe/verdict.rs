@@ -1,11 +1,16 @@
 //! What all evidence of one endpoint comes to: its probes, and the words of its Watches.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use tokio::time::Instant;
 use tracing::{info, warn};
 
-use super::{Failure, threshold::Threshold, watch::News};
+use super::{
+    Failure,
+    threshold::Threshold,
+    watch::News,
+    words::{Failures, Words, said},
+};
 use crate::{
     config,
     grpc::ServingStatus,
@@ -20,6 +25,8 @@ pub(super) enum Finding {
     Passed,
     /// Why some did not.
     Failed(String),
+    /// The same, where nobody listened.
+    Refused(String),
     /// The endpoint's own word that it does not serve. Thresholds stand against probes that go
     /// astray; an answer did not, so that it needs no second one.
     NotServing(String),
@@ -29,11 +36,12 @@ pub(super) enum Finding {
 
 impl Finding {
     /// From the failures of checks, by their index and name.
-    fn of(mut failed: Vec<(usize, String, Failure)>) -> Self {
+    fn of(mut failed: Failures) -> Self {
         failed.sort_by_key(|(index, ..)| *index);
         let is_local = |failure: &Failure| matches!(failure, Failure::Local(_));
         let own_word = failed.iter().any(|(.., it)| matches!(it, Failure::NotServing(_)));
         let conclusive = failed.iter().any(|(.., failure)| !is_local(failure));
+        let refused = failed.iter().all(|(.., it)| matches!(it, Failure::Refused(_)));
         let words = failed
             .iter()
             .filter(|(.., failure)| !conclusive || !is_local(failure))
@@ -43,15 +51,21 @@ impl Finding {
         match (failed.is_empty(), own_word, conclusive) {
             (true, ..) => Self::Passed,
             (_, true, _) => Self::NotServing(words),
+            (.., true) if refused => Self::Refused(words),
             (.., true) => Self::Failed(words),
             _ => Self::Inconclusive(words),
         }
     }
 
+    /// Whether it failed, and not by the endpoint's own word.
+    pub(super) fn failed(&self) -> bool {
+        matches!(self, Self::Failed(_) | Self::Refused(_))
+    }
+
     fn name(&self) -> &'static str {
         match self {
             Self::Passed => "passed",
-            Self::Failed(_) | Self::NotServing(_) => "failed",
+            Self::Failed(_) | Self::Refused(_) | Self::NotServing(_) => "failed",
             Self::Inconclusive(_) => "inconclusive",
         }
     }
@@ -68,8 +82,9 @@ pub(super) struct Verdict {
     known: Instant,
     /// Why the last one did not; empty where it did.
     obstacle: String,
-    /// Checks whose Watch says another thing than SERVING.
-    denied: BTreeMap<usize, ServingStatus>,
+    words: Words,
+    /// Checks whose Watch was asked for, so that its lack is told, by their index.
+    watched: Vec<usize>,
     metrics: Metrics,
     labels: EndpointLabels,
 }
@@ -98,7 +113,8 @@ impl Verdict {
             stale_after: config.stale_after,
             known: Instant::now(),
             obstacle: String::new(),
-            denied: BTreeMap::new(),
+            words: Words::default(),
+            watched: watched(&config.checks),
             metrics: metrics.clone(),
             labels,
             endpoint,
@@ -114,19 +130,9 @@ impl Verdict {
         (self.health() != Health::Unknown).then(|| self.known + self.stale_after)
     }
 
-    /// Takes the failures of a probe, by their check's index and name; what it found, and whether
-    /// the endpoint came back by it.
-    pub(super) fn record(
-        &mut self,
-        took: Duration,
-        mut failed: Vec<(usize, String, Failure)>,
-    ) -> (Finding, bool) {
-        // As long as the stream stands, what it said last holds.
-        for (index, status) in &self.denied {
-            if !failed.iter().any(|(other, ..)| other == index) {
-                failed.push((*index, "grpc".to_owned(), said(*status)));
-            }
-        }
+    /// Takes the failures of a probe that was begun at `asked`; what it found.
+    pub(super) fn record(&mut self, asked: Instant, mut failed: Failures) -> Recorded {
+        let doubted = self.words.correct(asked, &mut failed);
         let finding = Finding::of(failed);
         let labels = ProbeLabels {
             upstream: self.labels.upstream.clone(),
@@ -138,59 +144,65 @@ impl Verdict {
         let (changed, words) = match &finding {
             Finding::Inconclusive(why) => {
                 self.hinder(why);
-                return (finding, false);
+                return Recorded { finding, came_back: false, doubted };
             }
             Finding::Passed => {
                 self.endpoint.passed();
                 (self.threshold.record(true), "")
             }
-            Finding::Failed(words) => (self.threshold.record(false), words.as_str()),
+            Finding::Failed(words) | Finding::Refused(words) => {
+                (self.threshold.record(false), words.as_str())
+            }
             Finding::NotServing(words) => (self.threshold.fall(), words.as_str()),
         };
-        self.metrics.probe_duration.get_or_create(&self.labels).observe(took.as_secs_f64());
+        self.metrics
+            .probe_duration
+            .get_or_create(&self.labels)
+            .observe(asked.elapsed().as_secs_f64());
         self.known = Instant::now();
         self.obstacle.clear();
         self.publish(from, changed, words);
-        (finding, from == Health::Unhealthy && changed == Some(Health::Healthy))
+        let came_back = from == Health::Unhealthy && changed == Some(Health::Healthy);
+        Recorded { finding, came_back, doubted }
     }
 
     /// Takes what the Watch of the check at `index` tells; whether to probe at once.
     pub(super) fn hear(&mut self, index: usize, news: News) -> bool {
         match news {
-            News::Said(ServingStatus::Serving) => {
+            News::Said(status, at) => {
                 self.note("");
-                self.denied.remove(&index);
-                // Not taken for a whole probe: there may be other checks.
-                self.health() == Health::Unhealthy
-            }
-            News::Said(status) => {
-                self.note("");
-                self.denied.insert(index, status);
+                self.words.hear(index, status, at);
                 let from = self.health();
+                if status == ServingStatus::Serving {
+                    // Not taken for a whole probe: there may be other checks.
+                    return from == Health::Unhealthy;
+                }
                 let changed = self.threshold.fall();
                 self.known = Instant::now();
                 self.publish(from, changed, &format!("grpc: {}", said(status)));
                 false
             }
             News::Ended(failure) => {
-                self.denied.remove(&index);
-                self.note(&format!("Watch ended: {failure}"));
+                self.words.end(index);
+                self.tell(index, &format!("Watch ended: {failure}"));
                 true
             }
             News::Absent(failure) => {
-                // What a stream before said is no longer its last word.
-                let had = self.denied.remove(&index).is_some();
                 // Of a connect that failed, the probes tell.
-                if !matches!(failure, Failure::Connect(_) | Failure::Local(_)) {
-                    self.note(&format!("no Watch: {failure}"));
+                let told = matches!(
+                    failure,
+                    Failure::Connect(_) | Failure::Refused(_) | Failure::Local(_)
+                );
+                if !told {
+                    self.tell(index, &format!("no Watch: {failure}"));
                 }
-                had
+                // What a stream before said is no longer its last word.
+                self.words.end(index)
             }
             News::Unimplemented => {
+                self.tell(index, "has no Watch (UNIMPLEMENTED): known by Check alone");
                 // Where it had one, another program has come.
-                let had = self.denied.remove(&index).is_some();
-                self.note("has no Watch (UNIMPLEMENTED): known by Check alone");
-                had
+                self.words.end(index)
             }
         }
     }
@@ -243,6 +255,11 @@ impl Verdict {
         }
     }
 
+    /// Notes what became of a Watch, where it was asked for; the others are held where they can be.
+    fn tell(&self, index: usize, note: &str) {
+        self.note(if self.watched.contains(&index) { note } else { "" });
+    }
+
     /// Leaves a note on the endpoint; logs a new one.
     fn note(&self, note: &str) {
         if *self.endpoint.state().note == *note {
@@ -256,9 +273,23 @@ impl Verdict {
     }
 }
 
-/// What an endpoint's own Watch said.
-fn said(status: ServingStatus) -> Failure {
-    Failure::NotServing(format!("{status} (by Watch)"))
+/// What a probe came to.
+#[derive(Debug)]
+pub(super) struct Recorded {
+    pub(super) finding: Finding,
+    /// The endpoint is healthy again by it.
+    pub(super) came_back: bool,
+    /// A Watch should be opened anew, since a Check contradicts it.
+    pub(super) doubted: bool,
+}
+
+/// The checks whose Watch was asked for.
+fn watched(checks: &[config::Check]) -> Vec<usize> {
+    let always = |check: &config::Check| match check {
+        config::Check::Grpc(check) => check.watch == config::Watch::Always,
+        _ => false,
+    };
+    (0..checks.len()).filter(|index| always(&checks[*index])).collect()
 }
 
 #[cfg(test)]
@@ -269,11 +300,17 @@ mod tests {
     fn a_probe_that_failed_here_says_nothing_unless_another_check_of_it_does() {
         let local = (0, "tcp".to_owned(), Failure::Local("no files".to_owned()));
         let refused = (1, "otlp".to_owned(), Failure::Connect("refused".to_owned()));
+        let alone = (0, "tcp".to_owned(), Failure::Refused("refused".to_owned()));
         let word = (2, "grpc".to_owned(), Failure::NotServing("NOT_SERVING".to_owned()));
         assert_eq!(Finding::of(vec![]), Finding::Passed);
         assert_eq!(
             Finding::of(vec![local.clone()]),
             Finding::Inconclusive("tcp: no files".to_owned())
+        );
+        assert_eq!(Finding::of(vec![alone.clone()]), Finding::Refused("tcp: refused".to_owned()));
+        assert_eq!(
+            Finding::of(vec![alone, refused.clone()]),
+            Finding::Failed("tcp: refused; otlp: refused".to_owned())
         );
         assert_eq!(
             Finding::of(vec![refused.clone(), local]),

@@ -11,7 +11,7 @@ use http::{HeaderMap, uri::Authority};
 use tokio::{
     sync::{Notify, mpsc},
     task::JoinSet,
-    time::{Instant, sleep, timeout},
+    time::{Instant, sleep, sleep_until, timeout},
 };
 
 use super::{
@@ -39,15 +39,15 @@ pub(super) struct Watches {
 struct Orders {
     /// To ask again, for those that have no stream.
     again: Notify,
-    /// To leave the stream for a new one, for those that have.
+    /// To leave the stream for a new one, or to see whether there is one now.
     renew: Notify,
 }
 
 /// What comes from a Watch.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum News {
-    /// The endpoint's state, in its own words.
-    Said(ServingStatus),
+    /// The endpoint's state, in its own words, and when they came.
+    Said(ServingStatus, Instant),
     /// The stream ended after it had said something.
     Ended(Failure),
     /// There is no stream for now, and there was none.
@@ -64,7 +64,7 @@ impl Watches {
         let mut tasks = JoinSet::new();
         for (index, check) in checks.iter().enumerate() {
             if let config::Check::Grpc(check) = check
-                && check.watch
+                && check.watch != config::Watch::Never
             {
                 let watch = Watch::new(check, target, patience, (index, tell.clone()));
                 tasks.spawn(watch.hold(Arc::clone(&orders)));
@@ -88,7 +88,10 @@ impl Watches {
 
     /// Has each open its stream anew on another connection. An endpoint that stops gracefully tells
     /// so by GOAWAY and then waits for its streams; h2 does not say that a GOAWAY came while one is
-    /// open, but the end of the check's own connection does. So it is once certificates were renewed.
+    /// open, but the end of the check's own connection does. So it is once certificates were renewed,
+    /// and where a Check says another thing than a stream did before: the first word of a new one is
+    /// not older than that. One that the endpoint has not is asked for again: another program may
+    /// have come.
     pub(super) fn renew(&self) {
         self.orders.renew.notify_waiters();
     }
@@ -133,18 +136,25 @@ impl Watch {
                 news = self.follow() => news,
                 () = orders.renew.notified() => continue,
             };
-            let pause = match news {
-                // Only another program behind the same address can change that.
-                News::Unimplemented => None,
-                _ => Some(jittered(wait)),
-            };
-            wait = if since.elapsed() > LONGEST { SHORTEST } else { (wait * 2).min(LONGEST) };
             // Made before the news are out, so that what they lead to is not missed.
-            let asked = orders.again.notified();
+            let (again, renew) = (orders.again.notified(), orders.renew.notified());
+            let pause = jittered(wait);
+            wait = if since.elapsed() > LONGEST { SHORTEST } else { (wait * 2).min(LONGEST) };
+            let lacks = news == News::Unimplemented;
             self.tell(news).await;
+            let waited = async {
+                if lacks {
+                    // Only another program behind the same address can change that. A connection
+                    // that ended may mean one, or an endpoint that ends each.
+                    renew.await;
+                    sleep_until(since + LONGEST).await;
+                } else {
+                    sleep(pause).await;
+                }
+            };
             tokio::select! {
-                () = sleep(pause.unwrap_or_default()), if pause.is_some() => {}
-                () = asked => wait = SHORTEST,
+                () = waited => {}
+                () = again => wait = SHORTEST,
             }
         }
     }
@@ -180,7 +190,7 @@ impl Watch {
             received.extend_from_slice(&chunk);
             while let Some(status) = next_message(&mut received)? {
                 *spoke = true;
-                self.tell(News::Said(status)).await;
+                self.tell(News::Said(status, Instant::now())).await;
             }
         }
         let trailers = body.trailers().await.map_err(explain)?.unwrap_or_default();

@@ -12,7 +12,7 @@ use std::{
 use serde_json::Value;
 use upbeat::config::{
     self, Cap, Check, Config, Level, LoadBalancing, LogFormat, NotServingAs, Quorum, Service,
-    Share, View, Workers,
+    Share, View, Watch, Workers,
 };
 
 /// Nothing but what is required.
@@ -192,7 +192,7 @@ fn defaults_are_those_that_are_documented() {
     };
     assert_eq!((http.port, http.path.as_str(), http.status.as_u16()), (None, "/ready", 200));
     assert_eq!((grpc.port, &*grpc.service, grpc.metadata.len()), (None, "", 0));
-    assert_eq!((&grpc.authority, grpc.watch), (&None, false));
+    assert_eq!((&grpc.authority, grpc.watch), (&None, Watch::Auto));
 
     assert_eq!(config.health.paths, ["/healthz", "/readyz", "/ready"]);
     let services: Vec<_> = config.health.services.into_iter().collect();

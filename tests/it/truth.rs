@@ -1,5 +1,8 @@
 //! How soon the truth is known, and that every dialect tells the same one.
 
+mod order;
+mod rounds;
+
 use std::{
     net::SocketAddr,
     process::Stdio,
@@ -75,6 +78,15 @@ impl Dialects {
         response.status == 1
     }
 
+    /// Waits until each of them says whether it serves, as expected.
+    async fn all_say(&mut self, serves: bool) {
+        while self.check().await != serves
+            || self.others().await.iter().any(|(_, says)| *says != serves)
+        {
+            sleep(Duration::from_millis(1)).await;
+        }
+    }
+
     /// All but Check and Watch, whether they say SERVING.
     async fn others(&mut self) -> [(&'static str, bool); 4] {
         let list = self.http2.unary("/grpc.health.v1.Health/List", &[0; 5]).await.unwrap();
@@ -118,9 +130,7 @@ async fn seen_after(what: &str, config: &str, happens: impl AsyncFnOnce()) -> Du
         start.elapsed()
     };
     let asked = async {
-        while dialects.check().await || dialects.others().await.iter().any(|(_, serves)| *serves) {
-            sleep(Duration::from_millis(1)).await;
-        }
+        dialects.all_say(false).await;
         start.elapsed()
     };
     let (told, asked) = tokio::join!(told, asked);

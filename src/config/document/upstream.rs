@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::{
-    super::value::{Quorum, Share},
+    super::value::{Quorum, Share, Watch},
     discovery::{Dns, File},
     endpoint::Endpoint,
     overload::{Admission, Ejection},
@@ -92,7 +92,10 @@ pub enum LoadBalancing {
 pub(in crate::config) struct Probe {
     /// From one probe's start to the next, with up to 10 % of jitter. An endpoint that has become
     /// unhealthy is probed sooner, since mostly it is back soon: after 250 ms, and twice as long with
-    /// each failure up to this; once it passes, again after 250 ms. Default: 5s.
+    /// each failure up to this; once it passes, again after 250 ms. While its port refuses
+    /// connections it is tried each 100 ms for ten seconds, and once it listens again, or says itself
+    /// that it serves, the passes that it needs are 30 ms apart: four times in a row, and once more
+    /// every 15 s, so that one that comes and goes is not hurried. Default: 5s.
     #[serde(with = "humantime_serde")]
     #[schemars(with = "Option<String>")]
     pub(in crate::config) interval: Option<Duration>,
@@ -101,7 +104,8 @@ pub(in crate::config) struct Probe {
     #[serde(with = "humantime_serde")]
     #[schemars(with = "Option<String>")]
     pub(in crate::config) timeout: Option<Duration>,
-    /// Passed probes in a row that make an unhealthy endpoint healthy. Default: 2.
+    /// Passed probes in a row that make an unhealthy endpoint healthy; how far they are apart stands
+    /// at `interval`. Default: 2.
     pub(in crate::config) healthy_threshold: Option<u32>,
     /// Failed probes in a row that make a healthy endpoint unhealthy. One that answers a `grpc`
     /// check with NOT_SERVING is unhealthy at once. Where a connection that a check keeps, or a
@@ -176,8 +180,10 @@ pub(in crate::config) struct Grpc {
     /// The `:authority` sent. Default: the endpoint's address.
     pub(in crate::config) authority: Option<String>,
     /// Hold a `Health/Watch` beside the calls of Check, so that NOT_SERVING is known when the
-    /// endpoint says it. Where it has no Watch (UNIMPLEMENTED), Check alone decides. Default: false.
-    pub(in crate::config) watch: bool,
+    /// endpoint says it: `auto`, `true` or `false`. Where it has no Watch (UNIMPLEMENTED), Check
+    /// alone decides, until the endpoint comes back or its connections end; `true` says so in the
+    /// log and in `/status`. Default: `auto`.
+    pub(in crate::config) watch: Watch,
     /// Whether it goes over TLS. Default: as the upstream's `tls` says.
     pub(in crate::config) tls: Option<bool>,
 }
