@@ -12,7 +12,12 @@ mod access;
 mod simulation;
 mod status;
 
-use std::{convert::Infallible, net::IpAddr, sync::Arc, time::Duration};
+use std::{
+    convert::Infallible,
+    net::IpAddr,
+    sync::{Arc, atomic::Ordering::Relaxed},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
@@ -38,6 +43,7 @@ use crate::{
     auth::Denied,
     grpc::ServingStatus,
     health::{Reader, Views},
+    log,
     metrics::Metrics,
     net::{self, Addresses},
     refusals::Refusals,
@@ -150,6 +156,7 @@ impl Admin {
         match request.uri().path() {
             "/metrics" => {
                 self.running.borrow().upstreams.iter().for_each(|upstream| upstream.measure());
+                self.metrics.machine.log_lines_dropped.inner().store(log::dropped(), Relaxed);
                 response(StatusCode::OK, METRICS, self.metrics.render())
             }
             "/status" => {

@@ -16,14 +16,13 @@ use std::{
 
 use anyhow::Context;
 use clap::{Parser, Subcommand, error::ErrorKind};
-use tracing::{Level, error};
-use tracing_subscriber::filter::LevelFilter;
 
 use crate::{
     app::{App, Certificates, Ending, Inherited},
-    config::{self, Config, LogFormat},
-    demo,
+    config::{self, Config},
+    demo, log,
     shutdown::Shutdown,
+    watchdog,
 };
 
 /// A gRPC-aware reverse proxy for Tempo distributors that answers health checks from what it
@@ -72,8 +71,8 @@ struct Run {
 
 /// Runs the command that the process was started with.
 ///
-/// Exit codes: 0 clean; 1 a failure, or a drain that was cut; 2 usage; 78 bad configuration.
-/// `probe` has those of grpc_health_probe.
+/// Exit codes: 0 clean; 1 a failure, or a drain that was cut; 2 usage; 70 a fault of Upbeat's own, such
+/// as a panic; 78 bad configuration. `probe` has those of grpc_health_probe.
 pub fn main() -> ExitCode {
     let arguments = match Arguments::try_parse() {
         Ok(arguments) => arguments,
@@ -81,7 +80,7 @@ pub fn main() -> ExitCode {
     };
     match arguments.command {
         Command::Demo(options) => {
-            trace(&config::Log::default());
+            begin(&config::Log::default());
             ending(block_on(demo::run(options)))
         }
         Command::Run(options) => run(&options),
@@ -117,7 +116,7 @@ fn run(options: &Run) -> ExitCode {
         Ok(config) => config,
         Err(problems) => return bad_configuration(path, &problems),
     };
-    trace(&config.log);
+    begin(&config.log);
     ending(block_on(async {
         let inherited = match options.take_over {
             true => Inherited::from_process(config.admin.address).await,
@@ -147,16 +146,26 @@ fn bad_configuration(path: &Path, problems: &config::Problems) -> ExitCode {
     ExitCode::from(78)
 }
 
+/// Starts the log, and has a panic end the process.
+fn begin(log: &config::Log) {
+    if let Err(error) = log::start(log) {
+        eprintln!("upbeat: no log is written: {error}");
+    }
+    watchdog::end_on_panic();
+}
+
 fn ending(ending: anyhow::Result<Ending>) -> ExitCode {
     match ending {
-        Ok(Ending::Clean) => ExitCode::SUCCESS,
-        Ok(Ending::Cut(_)) => ExitCode::FAILURE,
+        Ok(ending) => {
+            log::flush();
+            if ending == Ending::Clean { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+        }
         Err(error) => fail(&error),
     }
 }
 
 fn fail(error: &anyhow::Error) -> ExitCode {
-    eprintln!("upbeat: {error:#}");
+    log::end(&format!("upbeat: {error:#}"));
     ExitCode::FAILURE
 }
 
@@ -173,25 +182,4 @@ fn block_on<T>(future: impl Future<Output = T>) -> T {
     // A name that is looked up, or a file that is read, may hang: nobody waits for them any more.
     runtime.shutdown_background();
     output
-}
-
-/// Logs to standard error.
-fn trace(log: &config::Log) {
-    let level = LevelFilter::from_level(match log.level {
-        config::Level::Error => Level::ERROR,
-        config::Level::Warn => Level::WARN,
-        config::Level::Info => Level::INFO,
-        config::Level::Debug => Level::DEBUG,
-        config::Level::Trace => Level::TRACE,
-    });
-    let ansi = io::IsTerminal::is_terminal(&io::stderr());
-    let builder =
-        tracing_subscriber::fmt().with_max_level(level).with_writer(io::stderr).with_ansi(ansi);
-    let outcome = match log.format {
-        LogFormat::Text => builder.try_init(),
-        LogFormat::Json => builder.json().flatten_event(true).try_init(),
-    };
-    if let Err(error) = outcome {
-        error!(error, "logging was set up already");
-    }
 }

@@ -13,8 +13,8 @@
 //! 5  relay                         a worker's streams: paired with an endpoint's, or answered here
 //! 4  route  auth  answer  |  probe  discovery    request plane | control plane: neither imports the other
 //! 3  health                        Board: endpoint states folded into one published answer
-//! 2  upstream  refusals            Upstream, Endpoint, Balancer | who is turned away
-//! 1  http2  grpc  net  tls  metrics  shutdown
+//! 2  upstream  refusals  watchdog  Upstream, Endpoint, Balancer | who is turned away | who stands still
+//! 1  http2  grpc  net  tls  metrics  shutdown  log
 //! 0  config                        plain data
 //! ```
 //!
@@ -95,6 +95,7 @@ pub mod discovery;
 pub mod grpc;
 pub mod health;
 pub mod http2;
+pub mod log;
 pub mod metrics;
 pub mod net;
 pub mod probe;
@@ -104,4 +105,5 @@ pub mod route;
 pub mod shutdown;
 pub mod tls;
 pub mod upstream;
+pub mod watchdog;
 pub mod worker;

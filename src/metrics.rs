@@ -3,6 +3,7 @@
 mod family;
 mod keys;
 mod labels;
+mod machine;
 mod refusals;
 
 use std::{
@@ -25,6 +26,7 @@ pub use self::{
         HashLabels, KeyLabels, ListenerLabels, ProbeLabels, RefusedLabels, ReloadLabels,
         RequestLabels, RetryLabels, RouteLabels, ServiceLabels, ShedLabels, Text, UpstreamLabels,
     },
+    machine::{MachineMetrics, ThreadLabels},
     refusals::RefusalsMetrics,
 };
 
@@ -89,6 +91,8 @@ pub struct Metrics {
     pub certificates: Family<CertificateLabels, Gauge>,
     /// Of keys that are fetched.
     pub keys: KeysMetrics,
+    /// Of the process itself.
+    pub machine: MachineMetrics,
     /// Configurations that were read since the start, by what came of them.
     pub config_reloads: Family<ReloadLabels, Counter>,
     /// 1 where the last configuration that was read is the one that runs, else 0.
@@ -148,6 +152,7 @@ impl Metrics {
             probe_duration: Family::new(latency),
             certificates: Family::default(),
             keys: KeysMetrics::default(),
+            machine: MachineMetrics::default(),
             config_reloads: Family::default(),
             config_last_reload_successful: Gauge::default(),
             config_applied: Gauge::default(),
@@ -216,6 +221,7 @@ impl Metrics {
             Unit::Seconds
         );
         metrics.keys.register(&mut registry);
+        metrics.machine.register(&mut registry);
         add!(metrics.config_reloads, "config_reloads", "Configurations read since the start");
         add!(
             metrics.config_last_reload_successful,
@@ -346,49 +352,4 @@ const METHODS: usize = 256;
 const OTHER: &str = "other";
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn methods_that_no_backend_has_are_other() {
-        let metrics = Metrics::new();
-        assert_eq!(metrics.method("a.B", "C", false).0, OTHER.into());
-        assert_eq!(metrics.method("a.B", "C", true).0, "a.B".into());
-        assert_eq!(metrics.method("a.B", "C", false).1, "C".into());
-    }
-
-    #[test]
-    fn methods_beyond_the_bound_are_other() {
-        let metrics = Metrics::new();
-        for number in 0..METHODS {
-            metrics.method("a.B", &format!("M{number}"), true);
-        }
-        assert_eq!(metrics.method("a.B", "OneMore", true).1, OTHER.into());
-        assert_eq!(metrics.method("a.B", "M7", false).1, "M7".into());
-    }
-
-    #[test]
-    fn what_no_configuration_names_is_forgotten() {
-        let metrics = Metrics::new();
-        for listener in ["kept", "gone"] {
-            for upstream in ["", "kept", "gone"] {
-                let labels = RouteLabels { listener: listener.into(), upstream: upstream.into() };
-                metrics.streams.get_or_create(&labels).inc();
-            }
-        }
-        let held = metrics.connections.get_or_create(&ListenerLabels { listener: "gone".into() });
-        let name = || BTreeSet::from(["kept".to_owned()]);
-        metrics.keep(&Named { listeners: name(), upstreams: name(), ..Named::default() });
-        held.inc();
-        let text = metrics.render();
-        assert!(!text.contains("gone"), "{text}");
-        assert_eq!(text.matches("upbeat_streams{").count(), 2, "{text}");
-    }
-
-    #[test]
-    fn label_values_are_escaped() {
-        let metrics = Metrics::new();
-        metrics.service_serving.get_or_create(&ServiceLabels { service: "a\"\n\\".into() }).set(1);
-        assert!(metrics.render().contains(r#"upbeat_service_serving{service="a\"\n\\"} 1"#));
-    }
-}
+mod tests;

@@ -11,8 +11,8 @@ use std::{
 /// From the ground up; no module imports another of its own floor.
 const FLOORS: [&[&str]; 9] = [
     &["config"],
-    &["http2", "grpc", "net", "tls", "metrics", "shutdown"],
-    &["upstream", "refusals"],
+    &["http2", "grpc", "net", "tls", "metrics", "shutdown", "log"],
+    &["upstream", "refusals", "watchdog"],
     &["health"],
     &["route", "auth", "answer", "probe", "discovery"],
     &["relay"],

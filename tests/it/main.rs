@@ -28,6 +28,7 @@ mod handover;
 mod health;
 mod leaving;
 mod limits;
+mod machine;
 mod mutations;
 mod pings;
 mod probe;

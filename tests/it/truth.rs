@@ -60,18 +60,21 @@ impl Mortal {
 }
 
 /// Every dialect of one listener, each on a kept connection where it can.
-struct Dialects {
+pub(crate) struct Dialects {
     http2: Caller,
     address: SocketAddr,
 }
 
 impl Dialects {
     async fn of(proxy: &Proxy) -> Self {
-        let address = proxy.address("otlp");
+        Self::at(proxy.address("otlp")).await
+    }
+
+    pub(crate) async fn at(address: SocketAddr) -> Self {
         Self { http2: Caller::connect(address).await, address }
     }
 
-    async fn check(&mut self) -> bool {
+    pub(crate) async fn check(&mut self) -> bool {
         let reply = self.http2.unary(CHECK, &[0; 5]).await.unwrap();
         let response: grpc::HealthCheckResponse =
             grpc::decode_unary(&reply.body, None, 100).unwrap();
@@ -88,7 +91,7 @@ impl Dialects {
     }
 
     /// All but Check and Watch, whether they say SERVING.
-    async fn others(&mut self) -> [(&'static str, bool); 4] {
+    pub(crate) async fn others(&mut self) -> [(&'static str, bool); 4] {
         let list = self.http2.unary("/grpc.health.v1.Health/List", &[0; 5]).await.unwrap();
         let list: HealthListResponse = grpc::decode_unary(&list.body, None, 1000).unwrap();
         let alb = self.http2.unary("/AWS.ALB/healthcheck", &[]).await.unwrap().code();
