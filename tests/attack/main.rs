@@ -1,0 +1,176 @@
+//! Attacks on a proxy, each beside a victim: a well-behaved client with 200 unary calls of 1 KiB a
+//! second on a connection of its own, which must see no error and a 99th percentile within
+//! max(2 × calm, calm + 5 ms). Prints each row's figures beside their bounds; ends with 1 where one
+//! is over.
+//!
+//! `cargo test` runs what takes seconds, on a debug build, whose victim may be late: what is held
+//! then are the bounds in frames, bytes and streams. `cargo test --release --test attack -- --slow`
+//! holds all of it. Another proxy is attacked by `--target`; `tests/peers/attacks` does it.
+//!
+//! ```text
+//! main  options  report             which rows, and what came of them
+//! flow  slow  volleys  queue  endpoints    the attacks, by subject
+//! scene  subject  victim            one row's run; the proxy; the victim
+//! crowd  raw                        the attacker's connections
+//! fixture                           what tests/it and benches/peers share with it
+//! ```
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod crowd;
+mod endpoints;
+mod fixture;
+mod floods;
+mod flow;
+mod options;
+mod queue;
+mod raw;
+mod report;
+mod scene;
+mod slow;
+mod subject;
+mod victim;
+mod volleys;
+
+use std::{fs, pin::Pin, process::ExitCode, time::Duration};
+
+use anyhow::anyhow;
+use clap::Parser;
+use tokio::{
+    runtime::{Builder, Runtime},
+    time::{Instant, timeout},
+};
+
+use crate::{options::Options, report::Outcome, scene::Scene};
+
+/// An attack: starts the proxy by [`Scene::begin`], and notes figures.
+type Attack =
+    for<'a> fn(&'a mut Scene<'_>) -> Pin<Box<dyn Future<Output = anyhow::Result<()>> + 'a>>;
+
+/// A row of the table.
+struct Row {
+    id: &'static str,
+    words: &'static str,
+    when: When,
+    /// Whether other proxies can be attacked so: it needs no keys and no endpoint of its own.
+    peers: bool,
+    attack: Attack,
+}
+
+/// When a row is run.
+#[derive(Clone, Copy, PartialEq)]
+enum When {
+    /// Always.
+    Quick,
+    /// With `--slow`, or by its name. Also what is known to be over today.
+    Slow,
+}
+
+/// A row; with `peers` one for other proxies too.
+macro_rules! row {
+    ($id:literal, $when:ident, peers, $attack:path, $words:literal) => {
+        Row {
+            id: $id,
+            words: $words,
+            when: When::$when,
+            peers: true,
+            attack: |it| Box::pin($attack(it)),
+        }
+    };
+    ($id:literal, $when:ident, $attack:path, $words:literal) => {
+        Row {
+            id: $id,
+            words: $words,
+            when: When::$when,
+            peers: false,
+            attack: |it| Box::pin($attack(it)),
+        }
+    };
+}
+
+#[rustfmt::skip]
+const ROWS: &[Row] = &[
+    row!("1", Quick, peers, volleys::rapid_reset, "200 000 pairs of HEADERS and RST_STREAM"),
+    row!("2", Quick, peers, volleys::patient_reset, "40 calls a second, each reset"),
+    row!("3", Slow, peers, volleys::made_you_reset, "what makes the proxy reset streams"),
+    row!("8", Quick, peers, floods::pings, "100 000 PING"),
+    row!("9", Quick, peers, floods::settings, "100 000 SETTINGS beside 100 streams"),
+    row!("10", Quick, peers, floods::unheeded, "a million PRIORITY, a million unknown frames"),
+    row!("11", Quick, peers, floods::window_updates, "a million WINDOW_UPDATE of 1"),
+    row!("12", Quick, peers, floods::empty, "empty DATA, empty HEADERS"),
+    row!("31", Slow, peers, floods::small_frames, "DATA frames of one byte"),
+    row!("A1", Slow, peers, flow::unread_answers, "768 answers of 300 KiB that nobody reads"),
+    row!("A2", Slow, flow::unread_whole_answers, "128 answers of 100 kB without a window, all timeouts 2 s"),
+    row!("A3", Slow, slow::unfinished_requests, "512 requests of a head and a byte, endpoint of 100 streams"),
+    row!("A4", Slow, flow::waiting_bodies, "84 MiB of bodies that wait for room"),
+    row!("A5", Slow, endpoints::stuck_endpoint, "100 uploads of 400 kB, one endpoint of two takes nothing"),
+    row!("A6", Slow, peers, volleys::open_and_leave, "connections that open 128 calls and close"),
+    row!("A7a", Slow, endpoints::blamed_by_deadlines, "48 unfinished calls with a deadline"),
+    row!("A7b", Slow, endpoints::blamed_by_resets, "calls that the endpoint resets"),
+    row!("A9", Slow, queue::ten_thousand_waiting, "10 240 calls that wait"),
+    row!("B1", Slow, endpoints::swallowed, "a connection to the endpoint that swallows all"),
+];
+
+fn main() -> anyhow::Result<ExitCode> {
+    let options = Options::parse();
+    if options.list {
+        ROWS.iter().for_each(|row| println!("{:>4}  {}", row.id, row.words));
+        return Ok(ExitCode::SUCCESS);
+    }
+    let behind = Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+    behind.block_on(async {});
+    // The attacker is on another machine, in truth: what it costs here is not to slow the others.
+    _ = rustix::process::nice(5);
+    let runtime = Builder::new_current_thread().enable_all().build()?;
+    let mut outcomes = Vec::new();
+    for row in ROWS.iter().filter(|row| options.runs(row)) {
+        let outcome = runtime.block_on(run(row, &options, &behind));
+        println!("{}", outcome.line());
+        outcomes.push(outcome);
+    }
+    if let Some(file) = &options.json {
+        fs::write(file, serde_json::to_string_pretty(&outcomes)?)?;
+    }
+    let over = outcomes.iter().filter(|outcome| !outcome.ok()).count();
+    println!("{} rows, {over} over", outcomes.len());
+    let missed = outcomes.is_empty() && options.names_rows();
+    Ok(if over > 0 || missed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}
+
+impl Options {
+    fn runs(&self, row: &Row) -> bool {
+        let can = self.target.is_none() || row.peers;
+        let now = row.when == When::Quick || self.slow || self.names_rows();
+        can && now && self.wants(row.id, row.words)
+    }
+}
+
+/// Runs a row; once more where nothing but the victim's latency was over, since another program
+/// may have had the core.
+async fn run(row: &Row, options: &Options, behind: &Runtime) -> Outcome {
+    let started = Instant::now();
+    let mut outcome = once(row, options, behind).await;
+    if outcome.is_late_only() {
+        outcome = once(row, options, behind).await;
+    }
+    outcome.seconds = started.elapsed().as_secs_f64();
+    outcome
+}
+
+async fn once(row: &Row, options: &Options, behind: &Runtime) -> Outcome {
+    let attack = async {
+        let mut scene = Scene::new(options, behind).await?;
+        (row.attack)(&mut scene).await?;
+        scene.end().await
+    };
+    let limit = timeout(LIMIT, attack).await;
+    let (figures, failure) = match limit.unwrap_or_else(|_| Err(anyhow!("not over in {LIMIT:?}"))) {
+        Ok(figures) => (figures, None),
+        Err(error) => (Vec::new(), Some(format!("{error:#}"))),
+    };
+    let peer = options.peer.clone();
+    Outcome { row: row.id, attack: row.words, peer, figures, failure, seconds: 0.0 }
+}
+
+/// How long one row may take.
+const LIMIT: Duration = Duration::from_secs(400);
