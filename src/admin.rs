@@ -85,23 +85,20 @@ impl Admin {
         let addresses = Addresses::new(CONNECTIONS_PER_ADDRESS);
         let handshakes = Arc::<Handshakes>::default();
         let refusals = Arc::new(Refusals::new(LISTENER.into(), &self.metrics));
-        net::accept(
-            &listener,
-            &connections,
-            &CancellationToken::new(),
-            |stream, client, permit| {
-                let Some(place) = addresses.take(client) else {
-                    return refusals.refused(client, "per_address", "its address has enough");
-                };
-                let (admin, handshakes) = (self.clone(), Arc::clone(&handshakes));
-                let refusals = Arc::clone(&refusals);
-                tasks.spawn(async move {
-                    admin.serve(stream, client, &handshakes, &refusals).await;
-                    drop((place, permit));
-                });
-            },
-        )
-        .await;
+        let (mut incoming, never) = (net::Incoming::of(&listener), CancellationToken::new());
+        while let Some((stream, client)) = incoming.next(&never).await {
+            let Ok(permit) = Arc::clone(&connections).acquire_owned().await else { return };
+            let Some(place) = addresses.take(client) else {
+                refusals.refused(client, "per_address", "its address has enough");
+                continue;
+            };
+            let (admin, handshakes) = (self.clone(), Arc::clone(&handshakes));
+            let refusals = Arc::clone(&refusals);
+            tasks.spawn(async move {
+                admin.serve(stream, client, &handshakes, &refusals).await;
+                drop((place, permit));
+            });
+        }
     }
 
     async fn serve(

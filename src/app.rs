@@ -1,6 +1,7 @@
 //! The only wiring: sockets are bound, workers and tasks started, a changed configuration is taken
 //! over, and in the end all is drained.
 
+mod capacity;
 mod certificates;
 mod handover;
 mod keys;

@@ -33,8 +33,8 @@
 //!
 //! # Life of a request
 //!
-//! The acceptor takes a permit, then a socket ([`net::accept`]), and hands it to the worker with
-//! the fewest connections ([`worker`]: one thread each, with its own connections to the
+//! The acceptor takes a socket ([`net::Incoming`]) and finds it a place, where all are taken that of
+//! the connection that is idle for longest, and hands it to the worker with the fewest connections ([`worker`]: one thread each, with its own connections to the
 //! endpoints). Where the listener speaks TLS the handshake comes first ([`tls::Acceptor`]), and a
 //! [`tls::Session`] stands between the socket and all that follows. The first bytes tell HTTP/2 from
 //! HTTP/1.1 ([`net::sniff`]). What an HTTP/2

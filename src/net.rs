@@ -10,7 +10,6 @@ use std::{
     io,
     net::{IpAddr, Shutdown, SocketAddr, TcpListener as StdListener},
     pin::Pin,
-    sync::Arc,
     task::{Context, Poll},
     time::Duration,
 };
@@ -19,7 +18,6 @@ use socket2::{Domain, Protocol as SocketProtocol, SockRef, Socket, TcpKeepalive,
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf},
     net::{TcpListener, TcpStream},
-    sync::{OwnedSemaphorePermit, Semaphore},
     time::{Instant, sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
@@ -41,57 +39,63 @@ pub fn listen(address: SocketAddr) -> io::Result<StdListener> {
     Ok(socket.into())
 }
 
-/// Accepts until `stop`, handing each socket on with the permit that it holds. The permit is taken
-/// before the accept, so connections over the limit wait in the kernel. At the end those that wait
-/// there are taken too, since their clients count them as accepted.
-///
-/// No error ends it: those of one connection are passed over, and when descriptors or memory run
-/// out it drops one waiting connection, by a descriptor kept in reserve for that, and pauses.
-pub async fn accept(
-    listener: &TcpListener,
-    permits: &Arc<Semaphore>,
-    stop: &CancellationToken,
-    mut hand: impl FnMut(TcpStream, IpAddr, OwnedSemaphorePermit),
-) {
-    let mut reserve = File::open("/dev/null").ok();
-    let mut warned: Option<Instant> = None;
-    loop {
-        let next = async {
-            let permit = Arc::clone(permits).acquire_owned().await.ok()?;
-            Some((permit, listener.accept().await))
-        };
-        let (permit, accepted) = tokio::select! {
-            biased;
-            next = next => match next {
-                Some(next) => next,
-                None => return,
-            },
-            () = stop.cancelled() => return,
-        };
-        match accepted {
-            Ok((stream, client)) => {
-                // Fails only for a socket that the peer has closed already, which its reader sees.
-                _ = stream.set_nodelay(true);
-                hand(stream, client.ip(), permit);
-            }
-            Err(error) if is_exhaustion(&error) => {
-                if warned.is_none_or(|at| at.elapsed() >= Duration::from_secs(1)) {
-                    warned = Some(Instant::now());
-                    warn!(%error, "out of resources: a waiting connection is dropped");
+/// What comes in on a listening socket.
+#[derive(Debug)]
+pub struct Incoming<'a> {
+    listener: &'a TcpListener,
+    /// A descriptor that can be done without when there is no other.
+    reserve: Option<File>,
+    warned: Option<Instant>,
+}
+
+impl<'a> Incoming<'a> {
+    /// Of this socket.
+    pub fn of(listener: &'a TcpListener) -> Self {
+        Self { listener, reserve: File::open("/dev/null").ok(), warned: None }
+    }
+
+    /// The next connection, and where it comes from; none after `stop`, when those that wait in the
+    /// kernel are taken too, since their clients count them as accepted.
+    ///
+    /// No error ends it: those of one connection are passed over, and when descriptors or memory
+    /// run out it drops one waiting connection, by a descriptor kept in reserve for that, and
+    /// pauses.
+    pub async fn next(&mut self, stop: &CancellationToken) -> Option<(TcpStream, IpAddr)> {
+        loop {
+            let accepted = tokio::select! {
+                biased;
+                accepted = self.listener.accept() => accepted,
+                () = stop.cancelled() => return None,
+            };
+            match accepted {
+                Ok((stream, client)) => {
+                    // Fails only for a socket that the peer has closed already, which its reader
+                    // sees.
+                    _ = stream.set_nodelay(true);
+                    return Some((stream, client.ip()));
                 }
-                drop(reserve.take());
-                // Only what waits already: an accept that would wait is given up at once.
-                tokio::select! {
-                    biased;
-                    accepted = listener.accept() => drop(accepted),
-                    () = std::future::ready(()) => {}
-                }
-                reserve = File::open("/dev/null").ok();
-                sleep(PAUSE).await;
+                Err(error) if is_exhaustion(&error) => self.pause(&error).await,
+                // The connection's own fault, such as a reset while it waited (accept(2), Errors).
+                Err(_) => {}
             }
-            // The connection's own fault, such as a reset while it waited (accept(2), Errors).
-            Err(_) => {}
         }
+    }
+
+    /// Drops a connection that waits, and gives the system a while.
+    async fn pause(&mut self, error: &io::Error) {
+        if self.warned.is_none_or(|at| at.elapsed() >= Duration::from_secs(1)) {
+            self.warned = Some(Instant::now());
+            warn!(%error, "out of resources: a waiting connection is dropped");
+        }
+        drop(self.reserve.take());
+        // Only what waits already: an accept that would wait is given up at once.
+        tokio::select! {
+            biased;
+            accepted = self.listener.accept() => drop(accepted),
+            () = std::future::ready(()) => {}
+        }
+        self.reserve = File::open("/dev/null").ok();
+        sleep(PAUSE).await;
     }
 }
 

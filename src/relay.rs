@@ -10,7 +10,7 @@
 //! request  gate  local  own …     what `Engine` does with a call that comes: lets it in, answers it
 //! place  pick  lanes  retry …     finds an endpoint and a connection for it, and another one
 //! downstream  upstream  pump …    takes what both sides say through to the other
-//! times  late  leaving  reload …  ends what is over
+//! times  late  leaving  idle …    ends what is over
 //! engine                          all that a worker owns
 //! call  flow  link  lane …        what that is; nothing here knows the engine
 //! ```
@@ -25,6 +25,7 @@ mod engine;
 mod flow;
 mod gate;
 mod gone;
+mod idle;
 mod lane;
 mod lanes;
 mod late;
@@ -47,6 +48,7 @@ mod reload;
 mod removed;
 mod replay;
 mod request;
+mod reserved;
 mod retry;
 mod settings;
 mod target;
@@ -57,7 +59,7 @@ mod upstream;
 
 use std::time::Duration;
 
-pub use self::{listener::Listener, settings::Settings, turn::Relay};
+pub use self::{idle::Idle, listener::Listener, settings::Settings, turn::Relay};
 use crate::grpc::Code;
 
 /// How a call ended, for its metrics.

@@ -3,6 +3,7 @@
 mod entrance;
 mod http1;
 mod opened;
+mod seats;
 
 use std::{
     io,
@@ -13,6 +14,7 @@ use std::{
         atomic::{AtomicUsize, Ordering::Relaxed},
     },
     thread,
+    time::Duration,
 };
 
 use tokio::{
@@ -20,17 +22,21 @@ use tokio::{
     runtime,
     sync::{OwnedSemaphorePermit, mpsc, oneshot},
     task::LocalSet,
-    time::{Instant, timeout_at},
+    time::{Instant, timeout, timeout_at},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::debug;
 
 pub use self::entrance::{ENOUGH, OUTSIDE, Origin};
-use self::{http1::Asker, opened::Opened};
+use self::{
+    http1::Asker,
+    opened::Opened,
+    seats::{Seat, Seats},
+};
 use crate::{
     config::Limits,
     metrics::Metrics,
-    relay::{Listener, Relay, Settings},
+    relay::{Idle, Listener, Relay, Settings},
     shutdown::Shutdown,
     tls::Handshakes,
 };
@@ -49,6 +55,17 @@ pub struct Worker {
 enum Order {
     Serve(Socket),
     Reload(Arc<Settings>),
+    /// Tell which connection is the first to make room, and end it where that is asked.
+    Idle(Wanted, bool, oneshot::Sender<Option<Idle>>),
+}
+
+/// Which connections are to make room for others.
+#[derive(Debug, Clone)]
+pub struct Wanted {
+    /// Their listener.
+    pub listener: Arc<Listener>,
+    /// Those beyond what it takes, or the others.
+    pub reserved: bool,
 }
 
 /// A connection on its way to a worker.
@@ -60,6 +77,8 @@ pub struct Socket {
     pub listener: Arc<Listener>,
     /// Its place among the listener's connections.
     pub permit: OwnedSemaphorePermit,
+    /// It is beyond what the listener takes, and is answered health checks only.
+    pub reserved: bool,
     /// Where it comes from.
     pub origin: Origin,
 }
@@ -110,6 +129,15 @@ impl Worker {
         _ = self.orders.send(Order::Reload(Arc::clone(settings)));
     }
 
+    /// The connection that is the first to make room for another, which is ended where `end` says
+    /// so. None where there is none, or where the worker does not say so in time.
+    pub async fn longest_idle(&self, wanted: &Wanted, end: bool) -> Option<Idle> {
+        let (reply, told) = oneshot::channel();
+        let wanted = wanted.clone();
+        self.orders.send(Order::Idle(wanted, end, reply)).ok()?;
+        timeout(PATIENCE, told).await.ok()?.ok()?
+    }
+
     /// Waits for the end; says how many streams were cut by it.
     pub async fn ended(self) -> usize {
         drop(self.orders);
@@ -125,6 +153,7 @@ async fn run(
 ) -> usize {
     let connections = TaskTracker::new();
     let handshakes = Rc::<Handshakes>::default();
+    let seats = Rc::<Seats>::default();
     while let Some(order) = tokio::select! {
         // Orders first: what was accepted before the stop is served.
         biased;
@@ -137,11 +166,17 @@ async fn run(
                 relay.reload(settings);
                 continue;
             }
+            Order::Idle(wanted, end, reply) => {
+                // It may have been given up.
+                _ = reply.send(longest_idle(&seats, &relay, &wanted, end));
+                continue;
+            }
         };
         let (relay, handshakes) = (relay.clone(), Rc::clone(&handshakes));
+        let seat = seats.take(&socket);
         let load = Counted(Arc::clone(&load));
         connections.spawn_local(async move {
-            serve(socket, relay, &handshakes).await;
+            serve(socket, seat, relay, &handshakes).await;
             drop(load);
         });
     }
@@ -155,9 +190,26 @@ async fn run(
     relay.calls()
 }
 
+/// The first connection of all that make room, whatever it speaks.
+fn longest_idle(seats: &Seats, relay: &Relay, wanted: &Wanted, end: bool) -> Option<Idle> {
+    let Wanted { listener, reserved } = wanted;
+    let seat = seats.longest_idle(listener, *reserved);
+    let link = relay.longest_idle(listener, *reserved, false);
+    match (seat, link) {
+        (Some((idle, seat)), link) if link.is_none_or(|link| idle <= link) => {
+            if end {
+                seat.notify_one();
+            }
+            Some(idle)
+        }
+        _ if end => relay.longest_idle(listener, *reserved, true),
+        (_, link) => link,
+    }
+}
+
 /// Tells what a connection speaks, and serves it until its end.
-async fn serve(socket: Socket, relay: Relay, handshakes: &Handshakes) {
-    let Socket { stream, listener, permit, origin } = socket;
+async fn serve(socket: Socket, seat: Seat, relay: Relay, handshakes: &Handshakes) {
+    let Socket { stream, listener, permit, reserved, origin } = socket;
     let sender = origin.sender();
     let labels = listener.labels();
     let metrics = listener.metrics();
@@ -175,27 +227,36 @@ async fn serve(socket: Socket, relay: Relay, handshakes: &Handshakes) {
             let opened = Opened::of(stream, &mut entered, &listener, handshakes, until).await?;
             io::Result::Ok((entered, opened))
         });
-        match timeout_at(until, begun).await {
-            Ok(Ok((entered, opened))) => {
+        let opened = tokio::select! {
+            opened = timeout_at(until, begun) => Some(opened),
+            () = seat.wanted(sender) => None,
+        };
+        match opened {
+            Some(Ok(Ok((entered, opened)))) => {
                 let client = entered.client;
                 match opened {
                     Opened::Http2 { socket, session, first } => {
+                        drop(seat);
+                        let client = (client, reserved);
                         relay.serve(socket, session, &first, listener, client).await;
                     }
                     Opened::Http1(stream) => {
                         let client = client.ip();
                         let asker = Asker { client, secured: false, certificate: None };
-                        Box::pin(http1::serve(stream, listener, asker, &relay)).await;
+                        Box::pin(http1::serve(stream, listener, asker, &relay, &seat)).await;
                     }
                     Opened::Http1OverTls { stream, certificate } => {
                         let asker = Asker { client: client.ip(), secured: true, certificate };
-                        Box::pin(http1::serve(stream, listener, asker, &relay)).await;
+                        Box::pin(http1::serve(stream, listener, asker, &relay, &seat)).await;
                     }
                 }
                 drop(entered.place);
             }
-            Ok(Err(error)) => debug!(client = %sender, %error, "closed before its first bytes"),
-            Err(_) => debug!(client = %sender, "no first bytes in time"),
+            Some(Ok(Err(error))) => {
+                debug!(client = %sender, %error, "closed before its first bytes")
+            }
+            Some(Err(_)) => debug!(client = %sender, "no first bytes in time"),
+            None => debug!(client = %sender, "closed to make room"),
         }
     }
     open.dec();
@@ -210,3 +271,6 @@ impl Drop for Counted {
         self.0.fetch_sub(1, Relaxed);
     }
 }
+
+/// How long a worker has to say which connections are idle.
+const PATIENCE: Duration = Duration::from_millis(100);

@@ -1,22 +1,21 @@
 //! A listener's socket, and the loop that accepts on it for as long as it is configured.
 
 use std::{
-    future::pending,
     io,
     net::{IpAddr, SocketAddr, TcpListener as StdListener},
     sync::Arc,
 };
 
 use anyhow::Context;
-use futures_util::{StreamExt, stream::FuturesUnordered};
 use tokio::{
     net::{TcpListener, TcpStream},
-    sync::{OwnedSemaphorePermit, Semaphore, watch},
+    sync::{OwnedSemaphorePermit, watch},
     task::JoinSet,
 };
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
+use super::capacity::Capacity;
 use crate::{
     config::{self, Cap, ProxyProtocol},
     net::{self, Addresses},
@@ -142,43 +141,28 @@ async fn accept(
     workers: Arc<Vec<Worker>>,
     stop: CancellationToken,
 ) -> bool {
-    let mut size = listener.borrow().limits().max_connections;
-    let permits = Arc::new(Semaphore::new(size as usize));
+    let capacity = Capacity::new(listener.borrow().limits());
     let mut places: Option<Addresses> = None;
-    let mut fewer = FuturesUnordered::new();
-    let mut follow = listener.clone();
-    loop {
-        let accepting = net::accept(&socket, &permits, &stop, |stream, client, permit| {
+    let accepting = async {
+        let mut incoming = net::Incoming::of(&socket);
+        while let Some((stream, client)) = incoming.next(&stop).await {
             let listener = Arc::clone(&listener.borrow());
-            if let Some(origin) = origin(&mut places, &listener, client) {
-                hand(&workers, stream, listener, permit, origin);
+            let Some(origin) = origin(&mut places, &listener, client) else { continue };
+            match capacity.take(&listener, &workers).await {
+                Some((permit, reserved)) => {
+                    hand(&workers, stream, listener, (permit, reserved), origin);
+                }
+                None => listener.refusals().refused(client, "max_connections", FULL),
             }
-        });
-        let taken_back = async {
-            while let Some(Ok(back)) = fewer.next().await {
-                let back: OwnedSemaphorePermit = back;
-                back.forget();
-            }
-            pending().await
-        };
-        tokio::select! {
-            // Permits that are to be taken away are asked for before the next connection's.
-            biased;
-            () = taken_back => {}
-            () = accepting => return stop.is_cancelled(),
-            // Nobody replaces the listener any more: it is to stop.
-            changed = follow.changed() => if changed.is_err() {
-                return stop.is_cancelled();
-            },
         }
-        let now = follow.borrow_and_update().limits().max_connections;
-        if now > size {
-            permits.add_permits((now - size) as usize);
-        } else if now < size {
-            fewer.push(Arc::clone(&permits).acquire_many_owned(size - now));
-        }
-        size = now;
+    };
+    tokio::select! {
+        // Permits that are to be taken away are asked for before the next connection's.
+        biased;
+        () = capacity.follow(listener.clone()) => {}
+        () = accepting => {}
     }
+    stop.is_cancelled()
 }
 
 /// Where a connection comes from; none where it is not taken, which is counted. Of one whose sender
@@ -219,7 +203,7 @@ fn hand(
     workers: &[Worker],
     stream: TcpStream,
     listener: Arc<Listener>,
-    permit: OwnedSemaphorePermit,
+    (permit, reserved): (OwnedSemaphorePermit, bool),
     origin: Origin,
 ) {
     let limits = listener.limits();
@@ -228,7 +212,10 @@ fn hand(
     let least = workers.iter().min_by_key(|worker| worker.load());
     let worker = least.expect("a configuration has at least one worker");
     match stream.into_std() {
-        Ok(stream) => worker.hand(Socket { stream, listener, permit, origin }),
+        Ok(stream) => worker.hand(Socket { stream, listener, permit, reserved, origin }),
         Err(error) => error!(%error, "cannot hand a connection over"),
     }
 }
+
+/// Why a connection is not taken.
+const FULL: &str = "all connections are busy, and so are all reserved_connections";

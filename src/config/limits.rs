@@ -12,8 +12,14 @@ use super::value::Cap;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Limits {
-    /// Connections of one listener at a time; further ones wait in the kernel. Default: 10000.
+    /// Connections of one listener at a time. A further one takes the place of the one that is
+    /// idle for longest, first of those that never asked anything; where none is idle, see
+    /// `reserved_connections`. Default: 10000.
     pub max_connections: u32,
+    /// Connections of one listener beyond `max_connections`, so that load balancers still see its
+    /// health when every other one is busy: health checks are answered on them, calls get 14.
+    /// Beyond these too, the oldest of them is closed. Default: 16.
+    pub reserved_connections: u32,
     /// Connections of one client address (of one /64 in IPv6) to a listener at a time; further
     /// ones are closed at once. Default: `unlimited`, since behind a load balancer all clients
     /// have few addresses; 256 suits a listener that clients reach themselves.
@@ -36,6 +42,11 @@ pub struct Limits {
     #[serde(with = "humantime_serde")]
     #[schemars(with = "String")]
     pub handshake_timeout: Duration,
+    /// How long a connection may stay open before its first request; then it is asked to end.
+    /// Default: 10s: clients connect in order to call.
+    #[serde(with = "humantime_serde")]
+    #[schemars(with = "String")]
+    pub first_request_timeout: Duration,
     /// How long a connection may stay without a stream. Default: 620s, above the 600s that
     /// Google's load balancers keep one.
     #[serde(with = "humantime_serde")]
@@ -100,6 +111,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             max_connections: 10_000,
+            reserved_connections: 16,
             max_connections_per_address: Cap::Unlimited,
             max_concurrent_streams: 128,
             max_header_list_size: ByteSize::kib(16),
@@ -107,6 +119,7 @@ impl Default for Limits {
             max_upstream_header_list_size: ByteSize::kib(64),
             max_upstream_header_fields: 1000,
             handshake_timeout: Duration::from_secs(5),
+            first_request_timeout: Duration::from_secs(10),
             idle_timeout: Duration::from_secs(620),
             send_timeout: Duration::from_secs(30),
             max_connection_age: Duration::from_secs(30 * 60),

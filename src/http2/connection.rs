@@ -291,6 +291,11 @@ impl Connection {
         self.settled
     }
 
+    /// Whether the peer has opened a stream, at some time.
+    pub fn has_asked(&self) -> bool {
+        self.highest > 0
+    }
+
     /// Streams that are open.
     pub fn streams(&self) -> usize {
         self.streams.len()

@@ -23,6 +23,12 @@ pub(super) enum Cause {
     Stalled,
     /// A PING had no answer in time, nor had anything else come.
     Silent,
+    /// The client asked nothing in time.
+    Unasked,
+    /// The client was idle when another one came, and all places were taken.
+    MadeRoom,
+    /// The client was asked to end, and calls went on for longer than the grace.
+    Overdue,
     /// This end had no use for it any more: idle, old, or told to go.
     Retired,
 }
@@ -36,7 +42,19 @@ impl Cause {
             Self::Unsettled | Self::Unfinished | Self::Stalled | Self::Silent => {
                 Some(Fault::Timeout)
             }
-            Self::Retired | Self::Unspoken => None,
+            Self::Retired | Self::Unspoken | Self::Unasked | Self::MadeRoom | Self::Overdue => None,
+        }
+    }
+
+    /// Whether this end closed a connection whose peer may still be reading.
+    pub(super) fn is_ours(self) -> bool {
+        match self {
+            Self::Retired | Self::Unspoken | Self::Unfinished | Self::Unasked | Self::Overdue => {
+                true
+            }
+            // The one is waited for, and the others read nothing any more.
+            Self::MadeRoom | Self::Stalled | Self::Silent | Self::Unsettled => false,
+            Self::Closed | Self::Failed(_) | Self::Broken(..) => false,
         }
     }
 
@@ -49,6 +67,9 @@ impl Cause {
             Self::Unsettled => Some("settings_timeout"),
             Self::Stalled => Some("send_timeout"),
             Self::Silent => Some("ping_timeout"),
+            Self::Unasked => Some("first_request_timeout"),
+            Self::MadeRoom => Some("max_connections"),
+            Self::Overdue => Some("max_connection_age_grace"),
             Self::Closed | Self::Failed(_) | Self::Retired => None,
         }
     }
@@ -75,6 +96,11 @@ impl Cause {
                 format!("closed by the proxy, since the {peer} read nothing for too long")
             }
             Self::Silent => "closed by the proxy, since a PING had no answer".into(),
+            Self::Unasked => "closed by the proxy, since nothing was asked".into(),
+            Self::MadeRoom => "closed by the proxy, to make room for another client".into(),
+            Self::Overdue => {
+                "closed by the proxy, since it was asked to end and had its grace".into()
+            }
             Self::Retired => "closed by the proxy, idle or old".into(),
         }
     }

@@ -14,6 +14,7 @@ use super::{
     cause::Cause,
     doubt::Doubt,
     flow::Flow,
+    idle::IdleLinks,
     lane::{Lane, LaneKey},
     link::Kind,
     links::Links,
@@ -60,6 +61,8 @@ pub(super) struct Engine {
     pub(super) replays: Replays,
     /// Answers that may be those of a server that stops.
     pub(super) doubts: Vec<Doubt>,
+    /// Links that may make room for others, as they were found last.
+    pub(super) idle: Option<Box<IdleLinks>>,
     /// Links with something to write.
     pub(super) dirty: Vec<usize>,
     /// Calls whose head waits for what comes with it.
@@ -115,6 +118,7 @@ impl Engine {
                 usize::try_from(limits.max_replay_size.as_u64()).unwrap_or(usize::MAX),
             ),
             doubts: Vec::new(),
+            idle: None,
             dirty: Vec::new(),
             opening: Vec::new(),
             sending: Vec::new(),

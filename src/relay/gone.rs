@@ -59,7 +59,7 @@ impl Engine {
                 }
             }
         }
-        matches!(link.cause, Some(Cause::Retired | Cause::Unspoken | Cause::Unfinished))
+        link.cause.is_some_and(Cause::is_ours)
     }
 
     /// Counts and logs a link that ended for what its peer did.

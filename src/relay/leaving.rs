@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::{
     Listener, Settings,
     call::{Local, Peer},
+    cause::Cause,
     engine::Engine,
     link::Kind,
     millis,
@@ -48,6 +49,7 @@ impl Engine {
             }
         }
         if over && let Some(link) = self.links.get_mut(id) {
+            link.cause = Some(Cause::Overdue);
             link.close(Reason::NO_ERROR);
             link.quiet_since = self.context.now;
             self.touch(id);

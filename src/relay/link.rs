@@ -62,6 +62,8 @@ pub(super) struct Link {
     pub(super) old_at: u64,
     /// When something came last, or when no stream was open.
     pub(super) heard_at: u64,
+    /// A client's, beyond those that its listener takes: it may ask for health alone.
+    pub(super) reserved: bool,
     /// Where a client's connection comes from.
     pub(super) client: Option<SocketAddr>,
     /// Whom a client's certificate names.
@@ -121,6 +123,7 @@ impl Link {
             quiet_since: now,
             old_at,
             heard_at: now,
+            reserved: false,
             client: None,
             peer: Peer::Nobody,
             pinged_at: None,

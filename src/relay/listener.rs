@@ -164,6 +164,11 @@ impl Listener {
         &self.stop
     }
 
+    /// Whether it is this one, maybe by another configuration.
+    pub fn is_named_as(&self, other: &Self) -> bool {
+        self.name == other.name
+    }
+
     /// Its routes.
     pub fn router(&self) -> &Router {
         &self.router

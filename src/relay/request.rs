@@ -7,6 +7,7 @@ use super::{
     call::{Holds, Label, Local, Opening, Peer, StreamKey},
     engine::Engine,
     link::Kind,
+    reserved::is_brief,
 };
 use crate::{
     answer::HttpCheck,
@@ -19,8 +20,9 @@ use crate::{
 impl Engine {
     /// A request's head: routed, and forwarded or answered.
     pub(super) fn request_head(&mut self, client: StreamKey, block: Block, end: bool) {
-        let Kind::Client(listener) = &self.links[client.link].kind else { return };
-        let listener = Arc::clone(listener);
+        let link = &self.links[client.link];
+        let Kind::Client(listener) = &link.kind else { return };
+        let (listener, reserved) = (Arc::clone(listener), link.reserved);
         let Head { request, label, timeout } = self.read_head(&listener, &block);
         let route = listener.router.route(&request);
         if let Some(gate) = listener.gate()
@@ -29,6 +31,9 @@ impl Engine {
         {
             let by = (gate, denied);
             return self.deny(&listener, client, block, &route, end, by);
+        }
+        if reserved && !is_brief(&route) {
+            return self.turn_away_reserved(&listener, client, block, &label, end);
         }
         match route {
             Route::Forward => self.forward(&listener, client, block, end, label, timeout),
@@ -103,7 +108,7 @@ impl Engine {
     }
 
     /// Turns a call away in gRPC's words.
-    fn refuse(
+    pub(super) fn refuse(
         &mut self,
         listener: &Arc<Listener>,
         client: StreamKey,

@@ -69,6 +69,11 @@ impl Engine {
                         link.close(Reason::NO_ERROR);
                     } else if link.draining {
                         leaving.push(id);
+                    } else if quiet >= millis(limits.first_request_timeout)
+                        && !link.connection.has_asked()
+                    {
+                        link.cause = Some(Cause::Unasked);
+                        link.drain(now);
                     } else if quiet >= millis(limits.idle_timeout) || now >= link.old_at {
                         link.drain(now);
                     }

@@ -78,16 +78,16 @@ impl Relay {
         self.0.engine.borrow().is_empty()
     }
 
-    /// Serves a client's HTTP/2 connection, of which the bytes in `first` were read already. Ends
-    /// when the client does, or after GOAWAY: when the process stops, when it is idle, and when it
-    /// is old.
+    /// Serves a client's HTTP/2 connection, of which the bytes in `first` were read already; a
+    /// `reserved` one is answered health checks only. Ends when the client does, or after GOAWAY:
+    /// when the process stops, when it is idle, and when it is old.
     pub async fn serve(
         &self,
         socket: TcpStream,
         session: Option<Box<Session>>,
         first: &[u8],
         listener: Arc<Listener>,
-        client: SocketAddr,
+        (client, reserved): (SocketAddr, bool),
     ) {
         let limits = self.current(&listener).limits;
         let mut out = Vec::new();
@@ -98,7 +98,7 @@ impl Relay {
         let settings = Arc::clone(&self.settings().borrow());
         let began = self.turn(|engine| {
             let (link, now) = (&mut engine.links[id], engine.context.now);
-            link.client = Some(client);
+            (link.client, link.reserved) = (Some(client), reserved);
             // One may have come since the accept.
             link.reload(&settings, now);
             engine.feed(id, first)

@@ -1,6 +1,6 @@
 //! HTTP/1.1 on the traffic ports: health checks, and a word to who would call gRPC by it.
 
-use std::{cell::Cell, convert::Infallible, io, net::IpAddr, pin::pin, rc::Rc, sync::Arc};
+use std::{convert::Infallible, io, net::IpAddr, pin::pin, rc::Rc, sync::Arc};
 
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, header};
@@ -14,6 +14,7 @@ use tokio::{
 };
 use tracing::debug;
 
+use super::seats::Seat;
 use crate::{
     answer::{self, Answer, HttpCheck, MAX_REQUEST},
     auth::Said,
@@ -34,22 +35,21 @@ pub(super) struct Asker {
     pub(super) certificate: Option<CertificateDer<'static>>,
 }
 
-/// Serves one connection until the client closes it, it is idle, its listener stops, or it asks
-/// something after it would not be let in any more.
+/// Serves one connection until the client closes it, it is idle, another one needs its place, its
+/// listener stops, or it asks something after it would not be let in any more.
 pub(super) async fn serve(
     stream: impl AsyncRead + AsyncWrite + Unpin + 'static,
     listener: Arc<Listener>,
     asker: Asker,
     relay: &Relay,
+    seat: &Seat,
 ) {
     let limits = listener.limits();
     let max_head = usize::try_from(limits.max_header_list_size.as_u64()).unwrap_or(usize::MAX);
-    // Since when nothing was asked; none before the first request.
-    let asked: Rc<Cell<Option<Instant>>> = Rc::default();
     let asker = Rc::new(asker);
     let service = service_fn(|request| {
         let (before, listener) = (&listener, relay.current(&listener));
-        let (asker, asked) = (Rc::clone(&asker), Rc::clone(&asked));
+        let asker = Rc::clone(&asker);
         let certified = asker.certificate.is_some();
         let stays = listener.keeps(Some(asker.client), asker.secured, certified);
         // It is checked anew when it comes again.
@@ -63,7 +63,7 @@ pub(super) async fn serve(
                 let close = HeaderValue::from_static("close");
                 response.headers_mut().insert(header::CONNECTION, close);
             }
-            asked.set(Some(Instant::now()));
+            seat.asked();
             Ok(response)
         }
     });
@@ -83,7 +83,8 @@ pub(super) async fn serve(
                 until = Instant::now() + limits.handshake_timeout;
                 connection.as_mut().graceful_shutdown();
             }
-            () = sleep_until(until) => match asked.get() {
+            () = seat.wanted(asker.client) => return,
+            () = sleep_until(until) => match seat.asked_at() {
                 // One that reads no answers is idle too.
                 Some(asked) if !stopping && asked + limits.idle_timeout > Instant::now() => {
                     until = asked + limits.idle_timeout;

@@ -96,6 +96,9 @@ async fn after_the_grace_what_is_open_ends_with_14_and_the_connection_is_closed(
     .await;
     let late = r#"upbeat_timeouts_total{listener="otlp",upstream="otlp",reason="age"}"#;
     assert_eq!(proxy.metric(late).await, 2.0);
+    let ended =
+        r#"upbeat_connections_ended_total{listener="otlp",reason="max_connection_age_grace"}"#;
+    assert_eq!(proxy.metric(ended).await, 1.0);
     proxy.stop().await;
 }
 

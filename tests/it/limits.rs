@@ -182,29 +182,6 @@ async fn a_header_list_over_the_limit_reaches_no_backend() {
 }
 
 #[tokio::test]
-async fn connections_over_the_limit_wait_and_the_open_ones_are_untouched() {
-    let echo = Echo::start().await;
-    let proxy = proxy(&echo, "{ max_connections: 2 }").await;
-    let address = proxy.address("otlp");
-    let gauge = r#"upbeat_connections{listener="otlp"}"#;
-    eventually("only these tests' connections", async || proxy.metric(gauge).await == 0.0).await;
-    let mut first = Caller::connect(address).await;
-    let mut second = Caller::connect(address).await;
-    assert_eq!(first.unary("/test.Echo/Unary", &[0; 5]).await.unwrap().code(), 0);
-    assert_eq!(second.unary("/test.Echo/Unary", &[0; 5]).await.unwrap().code(), 0);
-
-    let mut third = Caller::connect(address).await;
-    let waiting = timeout(Duration::from_millis(300), third.unary("/test.Echo/Unary", &[0; 5]));
-    assert!(waiting.await.is_err(), "the third is accepted");
-    assert_eq!(first.unary("/test.Echo/Unary", &[0; 5]).await.unwrap().code(), 0);
-    drop(second);
-    let served = timeout(Duration::from_secs(20), third.unary("/test.Echo/Unary", &[0; 5])).await;
-    assert_eq!(served.expect("a place was freed").unwrap().code(), 0);
-    drop((first, third));
-    proxy.stop().await;
-}
-
-#[tokio::test]
 async fn requests_that_are_no_grpc_calls_break_nothing() {
     let echo = Echo::start().await;
     let proxy = proxy(&echo, "{}").await;

@@ -23,6 +23,7 @@ mod failover;
 mod fixture;
 mod flow;
 mod forward;
+mod full;
 mod goaway;
 mod handover;
 mod health;

@@ -71,6 +71,7 @@ impl Checker<'_> {
         }
         for (key, time) in [
             ("handshake_timeout", limits.handshake_timeout),
+            ("first_request_timeout", limits.first_request_timeout),
             ("idle_timeout", limits.idle_timeout),
             ("send_timeout", limits.send_timeout),
             ("max_connection_age", limits.max_connection_age),
