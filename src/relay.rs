@@ -7,7 +7,7 @@
 //!
 //! ```text
 //! turn  dial                      sockets, tasks, time
-//! request  gate  local  own …     what `Engine` does with a call that comes: lets it in, answers it
+//! request  gate  local  watches …     what `Engine` does with a call that comes: lets it in, answers it
 //! place  pick  lanes  retry …     finds an endpoint and a connection for it, and another one
 //! downstream  upstream  pump …    takes what both sides say through to the other
 //! times  late  leaving  idle …    ends what is over
@@ -56,10 +56,11 @@ mod times;
 mod turn;
 mod turned_away;
 mod upstream;
+mod watches;
 
 use std::time::Duration;
 
-pub use self::{idle::Idle, listener::Listener, settings::Settings, turn::Relay};
+pub use self::{idle::Idle, listener::Listener, settings::Settings, turn::Relay, watches::Watches};
 use crate::grpc::Code;
 
 /// How a call ended, for its metrics.

@@ -26,7 +26,7 @@ use crate::{
     config::{self, Config, Difference, Problems},
     health::{Board, Reader, Views},
     metrics::{Metrics, ReloadLabels},
-    relay::{Listener, Settings},
+    relay::{Listener, Settings, Watches},
     shutdown::Shutdown,
     upstream::{Changes, Upstream},
     worker::Worker,
@@ -44,6 +44,7 @@ pub(super) struct Running {
     reader: Reader,
     views: watch::Sender<Views>,
     workers: Arc<Vec<Worker>>,
+    watches: Watches,
     listening: Vec<Listening>,
     accepting: JoinSet<bool>,
     shown: watch::Sender<admin::Running>,
@@ -99,6 +100,7 @@ impl Running {
             reader,
             views,
             workers: Arc::new(workers),
+            watches: Watches::default(),
             listening: Vec::new(),
             accepting: JoinSet::new(),
             shown: watch::Sender::default(),
@@ -319,6 +321,7 @@ impl Running {
             let listener = Listener::new(it, &config.health, &upstreams, answers, &self.metrics);
             let before = old.as_ref().map(Listening::listener);
             let listener = listener.following(before.as_deref()).with_tls(tls.clone());
+            let listener = listener.with_watches(self.watches.clone());
             let listener = listener.with_keys(self.issuers.keys(&it.name));
             let listener = Arc::new(listener.until(stop));
             listeners.push(Arc::clone(&listener));

@@ -26,6 +26,12 @@ pub struct Limits {
     pub max_connections_per_address: Cap,
     /// Streams of one client connection at a time. Default: 128.
     pub max_concurrent_streams: u32,
+    /// Health/Watch streams of one client connection at a time; further ones end with 8. Default:
+    /// 4: a client watches one or two services.
+    pub max_watches_per_connection: u32,
+    /// Health/Watch streams of the whole process at a time, since each costs memory for as long
+    /// as it is open and is told every change; further ones end with 8. Default: 1000.
+    pub max_watches: u32,
     /// The largest header list from a client, counted as in RFC 9113, 6.5.2. Default: 16KiB.
     #[schemars(with = "String")]
     pub max_header_list_size: ByteSize,
@@ -114,6 +120,8 @@ impl Default for Limits {
             reserved_connections: 16,
             max_connections_per_address: Cap::Unlimited,
             max_concurrent_streams: 128,
+            max_watches_per_connection: 4,
+            max_watches: 1000,
             max_header_list_size: ByteSize::kib(16),
             max_header_fields: 100,
             max_upstream_header_list_size: ByteSize::kib(64),

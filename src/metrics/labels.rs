@@ -64,7 +64,9 @@ pub struct RefusedLabels {
     /// credentials or its tenant: `no_credentials`, `many_credentials`, `bad_credentials`,
     /// `unknown_certificate`, `bad_token`, `token_key`, `token_time`, `token_scope`,
     /// `token_tenant`, `no_keys`, `no_tenant`, `many_tenants`, `other_tenant`; or what its client has
-    /// too much of: `tenant_rate`, `tenant_bytes`, `tenant_in_flight`, and the same of its `address`.
+    /// too much of: `tenant_rate`, `tenant_bytes`, `tenant_in_flight`, and the same of its `address`;
+    /// `max_watches`, `max_watches_per_connection`; `max_connections` where it came on a connection
+    /// beyond these.
     /// Of a connection that was ended the key under `limits` or `limits.frames` that bounds what its
     /// client did, or the code of its GOAWAY in small letters, such as `protocol_error`.
     pub reason: &'static str,

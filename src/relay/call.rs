@@ -2,9 +2,9 @@
 
 use std::{net::SocketAddr, ops::Range, rc::Rc, sync::Arc};
 
-use tokio::{task::AbortHandle, time::Instant};
+use tokio::time::Instant;
 
-use super::{End, Listener, flow::Flow, millis, quota::Held, replay::Replay};
+use super::{End, Listener, flow::Flow, millis, quota::Held, replay::Replay, watches::Watching};
 use crate::{
     config::{NotServingAs, Policy},
     grpc::Status,
@@ -182,8 +182,8 @@ pub(super) struct Forwarded {
 pub(super) struct Local {
     /// What was asked, until it is answered.
     pub(super) asked: Option<Asked>,
-    /// The task that follows the board, of a Watch.
-    pub(super) watch: Option<AbortHandle>,
+    /// Of a Watch that has begun.
+    pub(super) watch: Option<Watching>,
 }
 
 /// A health check whose message is still on its way.

@@ -179,12 +179,8 @@ impl Engine {
                     }
                 }
             }
-            Peer::Local(local) => {
-                if let Some(watch) = local.watch {
-                    watch.abort();
-                }
-            }
-            Peer::Reflection(_) => {}
+            // A Watch ends with what it holds.
+            Peer::Local(_) | Peer::Reflection(_) => {}
         }
         if let Some(link) = self.links.get_mut(client.link) {
             link.quiet_since = self.context.now;

@@ -10,6 +10,7 @@ use super::{
     End,
     quota::{Held, Quota, Shed},
     target::{Target, Way},
+    watches::Watches,
 };
 use crate::{
     answer::Answers,
@@ -51,6 +52,8 @@ pub struct Listener {
     pub(super) metrics: Metrics,
     pub(super) requested: Counter,
     pub(super) responded: Counter,
+    /// The Watch streams of the process.
+    watches: Watches,
     /// How its clients speak TLS, where they do.
     tls: Option<Arc<tls::Acceptor>>,
     /// Cancelled when its socket is given up, by a drain or since it is configured no more.
@@ -117,6 +120,7 @@ impl Listener {
             limits: config.limits,
             max_message_size: config.max_message_size,
             metrics: metrics.clone(),
+            watches: Watches::default(),
             tls: None,
             stop: CancellationToken::new(),
         }
@@ -142,6 +146,16 @@ impl Listener {
             }
         }
         self
+    }
+
+    /// Its Watch streams are counted among these.
+    pub fn with_watches(self, watches: Watches) -> Self {
+        Self { watches, ..self }
+    }
+
+    /// The Watch streams of the process.
+    pub(super) fn watches(&self) -> &Watches {
+        &self.watches
     }
 
     /// Its clients speak TLS by `tls`.

@@ -94,7 +94,10 @@ impl Engine {
             Dialect::Check | Dialect::Http => answers.check(&body, encoding, asked.way),
             Dialect::List => answers.list(),
             Dialect::Alb => answers.alb(),
-            Dialect::Watch => match answers.watch(&body, encoding) {
+            Dialect::Watch => match answers.watch(&body, encoding).and_then(|watch| {
+                self.begin_watch(index)?;
+                Ok(watch)
+            }) {
                 Err(status) => Answer::refusal(status),
                 Ok(watch) => {
                     let key = self.key(index);

@@ -14,7 +14,7 @@ use tokio_util::task::TaskTracker;
 
 use super::{
     Listener,
-    call::{CallKey, Peer},
+    call::{CallKey, Local, Peer},
     cause::Cause,
     engine::{Command, Engine},
     link::{Kind, Link},
@@ -270,9 +270,9 @@ impl Relay {
         });
         let handle = task.abort_handle();
         if let Some(call) = self.0.engine.borrow_mut().call(key)
-            && let Peer::Local(local) = &mut call.peer
+            && let Peer::Local(Local { watch: Some(watch), .. }) = &mut call.peer
         {
-            local.watch = Some(handle);
+            watch.by(handle);
         }
     }
 }

@@ -50,3 +50,4 @@ mod unchanged;
 mod vanished;
 mod verdicts;
 mod views;
+mod watches;

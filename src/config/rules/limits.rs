@@ -50,6 +50,8 @@ impl Checker<'_> {
         for (key, number) in [
             ("max_connections", limits.max_connections),
             ("max_concurrent_streams", limits.max_concurrent_streams),
+            ("max_watches_per_connection", limits.max_watches_per_connection),
+            ("max_watches", limits.max_watches),
             ("max_upstream_connections", limits.max_upstream_connections),
             ("frames.resets.burst", frames.resets.burst),
             ("frames.resets.rate", frames.resets.rate),
