@@ -73,7 +73,7 @@ pub struct Field {
 
 impl Field {
     fn new(id: u32, name: Rc<Name>, value: &[u8]) -> Self {
-        let lawful = name.is_lawful() && is_lawful_value(value);
+        let lawful = name.is_lawful() && is_lawful_value(value, name.role.is_pseudo());
         let size = name.plain.len() + value.len() + OVERHEAD;
         let passes = match name.role {
             Role::Te => value == b"trailers",

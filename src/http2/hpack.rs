@@ -223,8 +223,15 @@ mod tests {
             (&[0, 1, b'A', 0] as &[u8], false),
             (&[0, 0, 1, b'v'], false),
             (&[0, 1, b'a', 2, b'v', b'\n'], false),
-            (&[0, 1, b'a', 2, b'v', b' '], false),
+            (&[0, 1, b'a', 2, b'v', 0], false),
+            (&[0, 1, b'a', 2, b'v', b'\r'], false),
+            (&[0, 1, b'a', 2, b'v', b' '], true),
+            (&[0, 1, b'a', 2, b'\t', b'v'], true),
             (&[0, 1, b'a', 3, b'v', b' ', 0xff], true),
+            // `:path` by its index, with a blank in it.
+            (&[4, 3, b'/', b' ', b'a'], false),
+            (&[4, 2, b'/', b' '], false),
+            (&[4, 2, b'/', b'a'], true),
         ] {
             let (mut decoder, mut fields) = (Decoder::new(4096), Fields::new());
             let mut lawful = None;

@@ -35,26 +35,20 @@ impl<'a> Literal<'a> {
         Ok(())
     }
 
-    /// Its length as text, and whether it is a lawful value.
+    /// Its length as text, and whether it is a lawful value, of a pseudo-header field or another.
     ///
     /// # Errors
     /// It is broken Huffman.
-    pub fn inspect(&self) -> Result<(usize, bool), huffman::Invalid> {
+    pub fn inspect(&self, pseudo: bool) -> Result<(usize, bool), huffman::Invalid> {
         if !self.is_huffman() {
-            return Ok((self.string.len(), is_lawful_value(self.string)));
+            return Ok((self.string.len(), is_lawful_value(self.string, pseudo)));
         }
         let (mut length, mut lawful) = (0, true);
-        let (mut first, mut last) = (b'a', b'a');
         huffman::walk(self.string, |byte| {
-            if length == 0 {
-                first = byte;
-            }
-            last = byte;
             length += 1;
-            lawful &= is_value_byte(byte);
+            lawful &= is_value_byte(byte, pseudo);
         })?;
-        let edges = [first, last].iter().all(|byte| !matches!(byte, b' ' | b'\t'));
-        Ok((length, lawful && edges))
+        Ok((length, lawful))
     }
 }
 
@@ -120,13 +114,17 @@ pub(super) fn is_token(byte: u8) -> bool {
         | b'^'..=b'`' | b'|' | b'~')
 }
 
-/// RFC 9110, 5.5: visible characters, space, tab, and bytes above ASCII.
-fn is_value_byte(byte: u8) -> bool {
-    byte == b'\t' || (byte >= b' ' && byte != 0x7f)
+/// RFC 9110, 5.5: visible characters, bytes above ASCII, space and tab; the last two in no
+/// pseudo-header field, of which none may have them (RFC 9113, 8.3.1).
+fn is_value_byte(byte: u8, pseudo: bool) -> bool {
+    match byte {
+        b'\t' | b' ' => !pseudo,
+        byte => byte > b' ' && byte != 0x7f,
+    }
 }
 
-/// No white space at either end (RFC 9113, 8.2.1).
-pub(super) fn is_lawful_value(value: &[u8]) -> bool {
-    let blank = |byte: Option<&u8>| matches!(byte, Some(b' ' | b'\t'));
-    value.iter().all(|byte| is_value_byte(*byte)) && !blank(value.first()) && !blank(value.last())
+/// Whether a field may have this value. Blanks at its ends are let through, which RFC 9113, 8.2.1
+/// forbids: gRPC's peers send them (in `grpc-message` most of all) and take them.
+pub(super) fn is_lawful_value(value: &[u8], pseudo: bool) -> bool {
+    value.iter().all(|byte| is_value_byte(*byte, pseudo))
 }

@@ -88,7 +88,8 @@ impl Decoder {
                 (self.name_at(index, fields)?, rest)
             };
             let (value, rest) = Literal::parse(rest).ok_or(Broken)?;
-            let (length, lawful) = value.inspect().map_err(|_| Broken)?;
+            let pseudo = name.role().is_pseudo();
+            let (length, lawful) = value.inspect(pseudo).map_err(|_| Broken)?;
             let lawful = lawful && name.is_lawful();
             let never_indexed = first >> 4 == 1;
             line(Line::Moving(Moving { name: &name, value, length, lawful, never_indexed }));
