@@ -119,6 +119,7 @@ fn frames(bench: &mut Criterion) {
 fn client() -> (Connection, Context) {
     let (mut context, mut out) = (Context::default(), Vec::new());
     let limits = Limits {
+        header_frames: 8,
         streams: 0,
         header_list: 64 << 10,
         header_fields: 100,

@@ -43,8 +43,10 @@ pub struct Limits {
     pub max_upstream_header_list_size: ByteSize,
     /// The most fields in a header list from a backend. Default: 1000.
     pub max_upstream_header_fields: u32,
-    /// From accept to the end of the HTTP/2 preface, or to the end of an HTTP/1.1 head; and for
-    /// one header block. Default: 5s.
+    /// The most frames that a header block from a backend may come in: some send many small
+    /// CONTINUATIONs, and its connection carries everybody's calls. Default: 4096.
+    pub max_upstream_header_frames: u32,
+    /// From accept to the end of the HTTP/2 preface, or to the end of an HTTP/1.1 head. Default: 5s.
     #[serde(with = "humantime_serde")]
     #[schemars(with = "String")]
     pub handshake_timeout: Duration,
@@ -53,6 +55,12 @@ pub struct Limits {
     #[serde(with = "humantime_serde")]
     #[schemars(with = "String")]
     pub first_request_timeout: Duration,
+    /// How long a frame or a header block that has begun may take until it is whole; nothing else
+    /// can come on its connection meanwhile. Of DATA, whose payload is passed on as it comes, more
+    /// must come from a client within that time. Default: 5s.
+    #[serde(with = "humantime_serde")]
+    #[schemars(with = "String")]
+    pub frame_timeout: Duration,
     /// How long a connection may stay without a stream. Default: 620s, above the 600s that
     /// Google's load balancers keep one.
     #[serde(with = "humantime_serde")]
@@ -126,8 +134,10 @@ impl Default for Limits {
             max_header_fields: 100,
             max_upstream_header_list_size: ByteSize::kib(64),
             max_upstream_header_fields: 1000,
+            max_upstream_header_frames: 4096,
             handshake_timeout: Duration::from_secs(5),
             first_request_timeout: Duration::from_secs(10),
+            frame_timeout: Duration::from_secs(5),
             idle_timeout: Duration::from_secs(620),
             send_timeout: Duration::from_secs(30),
             max_connection_age: Duration::from_secs(30 * 60),
@@ -148,7 +158,10 @@ impl Default for Limits {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Frames {
-    /// RST_STREAM before its response's head (Rapid Reset). Default: `{ burst: 200, rate: 50 }`.
+    /// RST_STREAM before its response's head (Rapid Reset), beyond one for each call that was
+    /// answered and one for each ten that were opened. One whose `grpc-timeout` has passed is not
+    /// counted, and at once there may be as many as `max_concurrent_streams`. Default:
+    /// `{ burst: 200, rate: 50 }`.
     pub resets: Rate,
     /// PING beyond those that go with traffic. Default: `{ burst: 20, rate: 10 }`.
     pub pings: Rate,
@@ -160,11 +173,17 @@ pub struct Frames {
     pub priorities: Priorities,
     /// WINDOW_UPDATE.
     pub window_updates: WindowUpdates,
-    /// DATA without payload that ends nothing, in a connection's life. Default: 100.
-    pub empty_data: u32,
-    /// Faults by which a client makes its streams be reset (MadeYouReset), in a connection's life,
-    /// and one for each ten streams. Default: 100.
-    pub faults: u32,
+    /// DATA without payload that ends nothing, beyond one for each stream and one for each DATA
+    /// with payload. Default: `{ burst: 64, rate: 10 }`.
+    pub empty_data: Rate,
+    /// Faults by which a client makes its streams be reset (MadeYouReset), beyond one for each ten
+    /// streams. Default: `{ burst: 100, rate: 10 }`.
+    pub faults: Rate,
+    /// RST_STREAM on streams that are over, beyond one for each stream. Default:
+    /// `{ burst: 100, rate: 10 }`.
+    pub late_resets: Rate,
+    /// GOAWAY. Default: `{ burst: 20, rate: 1 }`.
+    pub goaways: Rate,
 }
 
 impl Default for Frames {
@@ -176,8 +195,10 @@ impl Default for Frames {
             unknown: Rate { burst: 100, rate: 100 },
             priorities: Priorities::default(),
             window_updates: WindowUpdates::default(),
-            empty_data: 100,
-            faults: 100,
+            empty_data: Rate { burst: 64, rate: 10 },
+            faults: Rate { burst: 100, rate: 10 },
+            late_resets: Rate { burst: 100, rate: 10 },
+            goaways: Rate { burst: 20, rate: 1 },
         }
     }
 }
@@ -225,36 +246,40 @@ pub struct ClientLimits {
     pub max_in_flight: Option<u32>,
 }
 
-/// PRIORITY in a connection's life.
+/// PRIORITY.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Priorities {
-    /// Without a stream. Default: 100.
+    /// Frames at once. Default: 100.
     pub burst: u32,
-    /// For each stream that was opened. Default: 100.
+    /// Frames a second. Default: 10.
+    pub rate: u32,
+    /// Frames for each stream that was opened. Default: 100.
     pub per_stream: u32,
 }
 
 impl Default for Priorities {
     fn default() -> Self {
-        Self { burst: 100, per_stream: 100 }
+        Self { burst: 100, rate: 10, per_stream: 100 }
     }
 }
 
-/// WINDOW_UPDATE in a connection's life.
+/// WINDOW_UPDATE.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct WindowUpdates {
-    /// Without a stream. Default: 5.
+    /// Frames at once. Default: 5.
     pub burst: u32,
-    /// For each stream that was opened. Default: 2.
+    /// Frames a second. Default: 10.
+    pub rate: u32,
+    /// Frames for each stream that was opened. Default: 2.
     pub per_stream: u32,
-    /// For each DATA frame that was sent to the client. Default: 20.
+    /// Frames for each DATA frame that was sent to the client. Default: 20.
     pub per_data: u32,
 }
 
 impl Default for WindowUpdates {
     fn default() -> Self {
-        Self { burst: 5, per_stream: 2, per_data: 20 }
+        Self { burst: 5, rate: 10, per_stream: 2, per_data: 20 }
     }
 }

@@ -6,12 +6,14 @@
 //! its receiver took it.
 
 mod control;
+mod forgotten;
 mod heads;
 mod receive;
 mod send;
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 
+use self::forgotten::Forgotten;
 use super::{
     block::Block,
     field::Fields,
@@ -151,6 +153,8 @@ pub struct Connection {
     reading: Reading,
     /// The beginning of a frame whose rest has not come.
     partial: Vec<u8>,
+    /// When that began, or when more of a DATA frame's payload came.
+    cut_at: u64,
     assembling: Option<Assembling>,
     decoder: Decoder,
     encoder: Encoder,
@@ -167,8 +171,7 @@ pub struct Connection {
     acknowledged: bool,
     told_to_go: Option<u32>,
     went: Option<u32>,
-    /// Streams that this end reset a short while ago: what still comes on them is no error.
-    reset: VecDeque<u32>,
+    forgotten: Forgotten,
     /// The peer has made this end reset too many streams.
     overdrawn: bool,
     /// The peer broke the protocol for good.
@@ -190,6 +193,8 @@ struct Stream {
     answered: bool,
     /// What `content-length` leaves to come.
     expected: Option<u64>,
+    /// From when on a reset is what its client said it would do, in the caller's milliseconds.
+    due: u64,
 }
 
 impl Stream {
@@ -261,12 +266,13 @@ impl Connection {
         Self {
             role,
             limits,
-            budget: Budget::new(limits.frames),
+            budget: Budget::new(limits.frames, limits.streams),
             reading: match role {
                 Role::Client => Reading::Frame,
                 Role::Server => Reading::Preface(0),
             },
             partial: Vec::new(),
+            cut_at: 0,
             assembling: None,
             decoder: Decoder::new(TABLE),
             encoder: Encoder::new(TABLE),
@@ -280,7 +286,7 @@ impl Connection {
             acknowledged: false,
             told_to_go: None,
             went: None,
-            reset: VecDeque::new(),
+            forgotten: Forgotten::default(),
             overdrawn: false,
             over: None,
         }
@@ -316,9 +322,27 @@ impl Connection {
         self.went.is_some()
     }
 
-    /// Since when a header block or the preface is waited for, in the caller's milliseconds.
+    /// Since when a frame or a header block has not been whole, in the caller's milliseconds; of a
+    /// client's DATA, which is handed out as it comes, since when no more of it has come. Of an
+    /// endpoint's it is not told: other clocks run there, and it carries everybody's calls.
     pub fn is_waiting_since(&self) -> Option<u64> {
-        self.assembling.as_ref().map(|block| block.since)
+        if let Some(block) = &self.assembling {
+            return Some(block.since);
+        }
+        let cut = match self.reading {
+            Reading::Preface(_) => false,
+            Reading::Frame => !self.partial.is_empty(),
+            Reading::Padding(_) | Reading::Data { .. } => self.role == Role::Server,
+        };
+        cut.then_some(self.cut_at)
+    }
+
+    /// Waits anew for what is not whole: it was this end that did not read on.
+    pub fn wait_anew(&mut self, now: u64) {
+        self.cut_at = now;
+        if let Some(block) = &mut self.assembling {
+            block.since = now;
+        }
     }
 
     /// The key under `limits.frames` of the bound by which the peer has ended the connection.
@@ -330,6 +354,14 @@ impl Connection {
     pub fn mark(&mut self, stream: u32, call: u32) {
         if let Some(stream) = self.streams.get_mut(&stream) {
             stream.call = call;
+        }
+    }
+
+    /// Sets the caller's number for a stream that its client has said to give up from `due` on, in
+    /// the caller's milliseconds: a reset from then on is none that is counted.
+    pub fn mark_until(&mut self, stream: u32, call: u32, due: u64) {
+        if let Some(stream) = self.streams.get_mut(&stream) {
+            (stream.call, stream.due) = (call, due);
         }
     }
 

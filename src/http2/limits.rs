@@ -11,6 +11,8 @@ pub struct Limits {
     pub header_list: usize,
     /// Its most header fields in a list.
     pub header_fields: usize,
+    /// The frames of a header block, its HEADERS and what continues it.
+    pub header_frames: usize,
     /// Its window for one stream, in bytes.
     pub stream_window: u32,
     /// Its window for all streams, in bytes.
@@ -20,56 +22,47 @@ pub struct Limits {
     pub frames: Option<Frames>,
 }
 
-/// A count that refills with time.
-#[derive(Debug, Clone, Copy)]
-struct Bucket {
-    left: u32,
-    burst: u32,
-    per_second: u32,
-    since: u64,
-}
-
-impl Bucket {
-    const fn new(rate: Rate) -> Self {
-        Self { left: rate.burst, burst: rate.burst, per_second: rate.rate, since: 0 }
-    }
-
-    /// Takes one; false where none is left.
-    fn take(&mut self, now: u64) -> bool {
-        let gained = now.saturating_sub(self.since) * u64::from(self.per_second) / 1000;
-        if gained > 0 {
-            self.left =
-                self.burst.min(self.left.saturating_add(u32::try_from(gained).unwrap_or(u32::MAX)));
-            self.since = now;
-        }
-        self.left.checked_sub(1).inspect(|left| self.left = *left).is_some()
-    }
-}
-
-/// How often a peer has sent what costs it nothing.
+/// How often a peer has sent what costs it nothing. Every count refills, by time and by what the
+/// peer does that is worth something; none is over a connection's whole life.
 #[derive(Debug)]
 pub(super) struct Budget {
-    strict: bool,
-    ping: Bucket,
-    settings: Bucket,
-    reset: Bucket,
-    unknown: Bucket,
-    empty_left: u32,
-    priorities: Priorities,
-    window_updates: WindowUpdates,
-    most_faults: u64,
-    faults: u64,
-    late: u64,
-    goaway: u32,
-    priority: u64,
-    window_update: u64,
-    streams: u64,
-    data_sent: u64,
-    /// PINGs that go with traffic: grpc-go sends one with the DATA of each round trip, to
-    /// measure it.
-    earned: u32,
-    /// What came once too often.
-    exceeded: Option<Cheap>,
+    /// None counts nothing.
+    frames: Option<Frames>,
+    /// Streams that it may open at a time.
+    streams: u32,
+    buckets: [Bucket; Cheap::ALL.len()],
+    /// Streams that were opened, and that were answered.
+    opened: u32,
+    answered: u32,
+    /// DATA frames that were sent, for which WINDOW_UPDATEs come back.
+    sent: u32,
+    /// DATA frames with payload that came.
+    received: u32,
+    /// What came once too often, by its key.
+    exceeded: Option<&'static str>,
+}
+
+/// A count that refills.
+#[derive(Debug, Clone, Copy, Default)]
+struct Bucket {
+    left: u32,
+    /// Up to when time, streams and frames are reckoned in.
+    since: u32,
+    streams: u32,
+    frames: u32,
+}
+
+/// How a count refills.
+#[derive(Debug, Clone, Copy)]
+struct Terms {
+    rate: Rate,
+    /// For ten streams that were opened.
+    per_ten: u32,
+    /// For each frame that is worth something, of which there were so many.
+    per_frame: u32,
+    frames: u32,
+    /// The most that streams and frames earn ahead.
+    ahead: u32,
 }
 
 /// What is counted.
@@ -93,6 +86,19 @@ pub(super) enum Cheap {
 }
 
 impl Cheap {
+    const ALL: [Self; 10] = [
+        Self::Ping,
+        Self::Settings,
+        Self::Reset,
+        Self::Unknown,
+        Self::Empty,
+        Self::Fault,
+        Self::Late,
+        Self::GoAway,
+        Self::Priority,
+        Self::WindowUpdate,
+    ];
+
     /// The key under `limits.frames` that bounds it.
     fn key(self) -> &'static str {
         match self {
@@ -110,120 +116,173 @@ impl Cheap {
     }
 }
 
-impl Budget {
-    /// `None` counts nothing.
-    pub(super) fn new(frames: Option<Frames>) -> Self {
-        let (strict, frames) = (frames.is_some(), frames.unwrap_or_default());
-        Self {
-            strict,
-            ping: Bucket::new(frames.pings),
-            settings: Bucket::new(frames.settings),
-            reset: Bucket::new(frames.resets),
-            unknown: Bucket::new(frames.unknown),
-            empty_left: frames.empty_data,
-            priorities: frames.priorities,
-            window_updates: frames.window_updates,
-            most_faults: frames.faults.into(),
-            faults: 0,
-            late: 0,
-            goaway: 0,
-            priority: 0,
-            window_update: 0,
-            streams: 0,
-            data_sent: 0,
-            earned: 0,
-            exceeded: None,
+impl Bucket {
+    /// Takes one; false where none is left. `now` is in milliseconds, and may wrap.
+    fn take(&mut self, terms: &Terms, streams: u32, now: u32) -> bool {
+        let Rate { burst, rate } = terms.rate;
+        let gained = u64::from(now.wrapping_sub(self.since)) * u64::from(rate) / 1000;
+        if gained > 0 {
+            // What is left of a whole one counts on.
+            self.since = self.since.wrapping_add((gained * 1000).div_ceil(rate.into()) as u32);
+            self.add(gained, burst);
         }
+        let most = burst.max(terms.ahead);
+        let (ten, opened) = (u64::from(terms.per_ten), streams.wrapping_sub(self.streams));
+        let earned = u64::from(opened) * ten / 10;
+        if earned > 0 {
+            self.streams = self.streams.wrapping_add((earned * 10).div_ceil(ten) as u32);
+            self.add(earned, most);
+        }
+        let frames = u64::from(terms.frames.wrapping_sub(self.frames));
+        self.frames = terms.frames;
+        self.add(frames * u64::from(terms.per_frame), most);
+        self.left.checked_sub(1).inspect(|left| self.left = *left).is_some()
+    }
+
+    /// Adds some, up to `most`, and takes none away.
+    fn add(&mut self, more: u64, most: u32) {
+        let more = u32::try_from(more).unwrap_or(u32::MAX);
+        self.left = self.left.max(self.left.saturating_add(more).min(most));
+    }
+}
+
+impl Budget {
+    /// Of a peer that may open so many streams at a time; `None` counts nothing.
+    pub(super) fn new(frames: Option<Frames>, streams: u32) -> Self {
+        let mut budget = Self {
+            frames,
+            streams,
+            buckets: [Bucket::default(); Cheap::ALL.len()],
+            opened: 0,
+            answered: 0,
+            sent: 0,
+            received: 0,
+            exceeded: None,
+        };
+        if let Some(frames) = &budget.frames {
+            for what in Cheap::ALL {
+                budget.buckets[what as usize].left = budget.terms(frames, what).rate.burst;
+            }
+        }
+        budget
     }
 
     /// A stream was opened.
     pub(super) fn opened(&mut self) {
-        self.streams += 1;
-        self.earned = EARNED.min(self.earned + 1);
+        self.opened = self.opened.wrapping_add(1);
     }
 
-    /// A DATA frame was sent, for which WINDOW_UPDATEs come back.
+    /// A stream's response has begun.
+    pub(super) fn answered(&mut self) {
+        self.answered = self.answered.wrapping_add(1);
+    }
+
+    /// A DATA frame was sent.
     pub(super) fn sent(&mut self) {
-        self.data_sent += 1;
-        self.earned = EARNED.min(self.earned + 1);
+        self.sent = self.sent.wrapping_add(1);
+    }
+
+    /// A DATA frame with payload has come.
+    pub(super) fn received(&mut self) {
+        self.received = self.received.wrapping_add(1);
     }
 
     /// The key of the bound that was passed, where one was.
     pub(super) fn exceeded(&self) -> Option<&'static str> {
-        self.exceeded.map(Cheap::key)
+        self.exceeded
+    }
+
+    /// Notes that the bound of a key was passed, which is not counted here.
+    pub(super) fn exceed(&mut self, key: &'static str) {
+        self.exceeded = Some(key);
     }
 
     /// Counts a frame; false where it is one too many. `now` is in milliseconds.
     pub(super) fn allow(&mut self, what: Cheap, now: u64) -> bool {
-        if !self.strict || self.takes(what, now) {
+        let Some(frames) = &self.frames else { return true };
+        let terms = self.terms(frames, what);
+        if self.buckets[what as usize].take(&terms, self.opened, now as u32) {
             return true;
         }
-        self.exceeded = Some(what);
+        self.exceed(what.key());
         false
     }
 
-    fn takes(&mut self, what: Cheap, now: u64) -> bool {
+    fn terms(&self, frames: &Frames, what: Cheap) -> Terms {
+        let plain = |rate| Terms { rate, per_ten: 0, per_frame: 0, frames: 0, ahead: 0 };
         match what {
-            Cheap::Ping => match self.earned.checked_sub(1) {
-                Some(earned) => {
-                    self.earned = earned;
-                    true
-                }
-                None => self.ping.take(now),
-            },
-            Cheap::Settings => self.settings.take(now),
-            Cheap::Reset => self.reset.take(now),
-            Cheap::Unknown => self.unknown.take(now),
+            // grpc-go sends one with the DATA of each round trip, to measure it.
+            Cheap::Ping => {
+                let terms = plain(frames.pings);
+                Terms { per_ten: 10, per_frame: 1, frames: self.sent, ahead: 100, ..terms }
+            }
+            Cheap::Settings => plain(frames.settings),
+            Cheap::Reset => {
+                // A client that goes away may cancel all that it has.
+                let Rate { burst, rate } = frames.resets;
+                let rate = Rate { burst: burst.max(self.streams), rate };
+                Terms { per_ten: 1, per_frame: 1, frames: self.answered, ..plain(rate) }
+            }
+            Cheap::Unknown => plain(frames.unknown),
             Cheap::Empty => {
-                let left = self.empty_left.checked_sub(1);
-                left.inspect(|left| self.empty_left = *left).is_some()
+                let terms = plain(frames.empty_data);
+                Terms { per_ten: 10, per_frame: 1, frames: self.received, ahead: 100, ..terms }
             }
-            Cheap::Fault => {
-                self.faults += 1;
-                self.faults <= self.most_faults + self.streams / 10
-            }
-            Cheap::Late => {
-                self.late += 1;
-                self.late <= 100 + self.streams
-            }
-            Cheap::GoAway => {
-                self.goaway += 1;
-                self.goaway <= 20
-            }
+            Cheap::Fault => Terms { per_ten: 1, ..plain(frames.faults) },
+            Cheap::Late => Terms { per_ten: 10, ahead: 1000, ..plain(frames.late_resets) },
+            Cheap::GoAway => plain(frames.goaways),
             Cheap::Priority => {
-                self.priority += 1;
-                let Priorities { burst, per_stream } = self.priorities;
-                self.priority <= u64::from(burst) + u64::from(per_stream) * self.streams
+                let Priorities { burst, rate, per_stream } = frames.priorities;
+                let per_ten = per_stream.saturating_mul(10);
+                Terms { per_ten, ahead: AHEAD, ..plain(Rate { burst, rate }) }
             }
             Cheap::WindowUpdate => {
-                self.window_update += 1;
-                let WindowUpdates { burst, per_stream, per_data } = self.window_updates;
-                let earned =
-                    u64::from(per_stream) * self.streams + u64::from(per_data) * self.data_sent;
-                self.window_update <= u64::from(burst) + earned
+                let WindowUpdates { burst, rate, per_stream, per_data } = frames.window_updates;
+                Terms {
+                    per_ten: per_stream.saturating_mul(10),
+                    per_frame: per_data,
+                    frames: self.sent,
+                    ahead: AHEAD,
+                    ..plain(Rate { burst, rate })
+                }
             }
         }
     }
 }
 
-/// The most PINGs that traffic earns ahead.
-const EARNED: u32 = 100;
+/// The most frames that streams and payload earn ahead.
+const AHEAD: u32 = 10_000;
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn strict() -> Budget {
+        Budget::new(Some(Frames::default()), 128)
+    }
+
     #[test]
     fn a_bucket_refills_with_time_up_to_its_burst() {
-        let mut bucket = Bucket::new(Rate { burst: 3, rate: 10 });
-        assert_eq!([0, 0, 0, 0].map(|now| bucket.take(now)), [true, true, true, false]);
-        assert_eq!([50, 100, 110].map(|now| bucket.take(now)), [false, true, false]);
-        assert!((0..3).all(|_| bucket.take(60_000)) && !bucket.take(60_000));
+        let rate = Rate { burst: 3, rate: 10 };
+        let terms = Terms { rate, per_ten: 0, per_frame: 0, frames: 0, ahead: 0 };
+        let mut bucket = Bucket { left: 3, ..Bucket::default() };
+        let mut take = |now| bucket.take(&terms, 0, now);
+        assert_eq!([0, 0, 0, 0].map(&mut take), [true, true, true, false]);
+        assert_eq!([50, 150, 199, 200].map(&mut take), [false, true, false, true]);
+        assert!((0..3).all(|_| take(60_000)) && !take(60_000));
+    }
+
+    #[test]
+    fn a_bucket_outlives_the_turn_of_its_clock() {
+        let rate = Rate { burst: 3, rate: 10 };
+        let terms = Terms { rate, per_ten: 0, per_frame: 0, frames: 0, ahead: 0 };
+        let mut bucket = Bucket { since: u32::MAX - 99, ..Bucket::default() };
+        assert!(!bucket.take(&terms, 0, u32::MAX) && bucket.take(&terms, 0, 0));
     }
 
     #[test]
     fn pings_are_allowed_with_traffic_and_few_without() {
-        let mut budget = Budget::new(Some(Frames::default()));
+        let mut budget = strict();
         for _ in 0..10_000 {
             budget.sent();
             assert!(budget.allow(Cheap::Ping, 0));
@@ -233,15 +292,54 @@ mod tests {
 
     #[test]
     fn backends_are_not_counted() {
-        let mut budget = Budget::new(None);
+        let mut budget = Budget::new(None, 0);
         assert!((0..1000).all(|_| budget.allow(Cheap::Ping, 0)));
     }
 
     #[test]
     fn window_updates_are_allowed_for_what_was_sent() {
-        let mut budget = Budget::new(Some(Frames::default()));
+        let mut budget = strict();
         assert_eq!((0..10).filter(|_| budget.allow(Cheap::WindowUpdate, 0)).count(), 5);
         budget.sent();
-        assert_eq!((0..30).filter(|_| budget.allow(Cheap::WindowUpdate, 0)).count(), 15);
+        assert_eq!((0..30).filter(|_| budget.allow(Cheap::WindowUpdate, 0)).count(), 20);
+    }
+
+    #[test]
+    fn no_count_is_over_a_whole_life() {
+        for what in Cheap::ALL {
+            let mut budget = strict();
+            while budget.allow(what, 0) {}
+            assert!(!budget.allow(what, 0) && budget.exceeded() == Some(what.key()));
+            assert!((2..100).all(|second| budget.allow(what, second * 1000)), "{what:?}");
+        }
+    }
+
+    #[test]
+    fn answered_calls_and_some_of_those_that_are_opened_earn_resets() {
+        let mut budget = strict();
+        assert_eq!((0..300).filter(|_| budget.allow(Cheap::Reset, 0)).count(), 200);
+        for _ in 0..20 {
+            budget.opened();
+        }
+        budget.answered();
+        assert_eq!((0..10).filter(|_| budget.allow(Cheap::Reset, 0)).count(), 3);
+        // Not ahead of the burst.
+        (0..1000).for_each(|_| budget.answered());
+        assert_eq!((0..2000).filter(|_| budget.allow(Cheap::Reset, 0)).count(), 200);
+    }
+
+    #[test]
+    fn a_client_may_cancel_all_the_streams_that_it_may_have() {
+        let mut budget = Budget::new(Some(Frames::default()), 1000);
+        assert_eq!((0..1500).filter(|_| budget.allow(Cheap::Reset, 0)).count(), 1000);
+    }
+
+    #[test]
+    fn each_stream_may_begin_with_an_empty_frame() {
+        let mut budget = strict();
+        for _ in 0..10_000 {
+            budget.opened();
+            assert!(budget.allow(Cheap::Empty, 0));
+        }
     }
 }

@@ -15,7 +15,7 @@ pub(super) enum Cause {
     Broken(Reason, Option<&'static str>),
     /// The client's SETTINGS did not come in time.
     Unspoken,
-    /// A header block was not whole in time.
+    /// A frame or a header block was not whole in time.
     Unfinished,
     /// The endpoint's SETTINGS did not come in time.
     Unsettled,
@@ -63,7 +63,8 @@ impl Cause {
         match self {
             Self::Broken(_, Some(key)) => Some(key),
             Self::Broken(reason, None) => Some(reason.label()),
-            Self::Unspoken | Self::Unfinished => Some("handshake_timeout"),
+            Self::Unspoken => Some("handshake_timeout"),
+            Self::Unfinished => Some("frame_timeout"),
             Self::Unsettled => Some("settings_timeout"),
             Self::Stalled => Some("send_timeout"),
             Self::Silent => Some("ping_timeout"),
@@ -81,7 +82,7 @@ impl Cause {
             Self::Failed(io::ErrorKind::ConnectionReset) => format!("reset by the {peer}"),
             Self::Failed(kind) => format!("its socket failed: {kind}"),
             Self::Broken(_, Some(key)) => {
-                format!("closed by the proxy, since more came than limits.frames.{key} allows")
+                format!("closed by the proxy, since more came than the limit {key} allows")
             }
             Self::Broken(reason, None) => {
                 format!("closed by the proxy, since the {peer} broke the protocol: {reason}")
@@ -89,9 +90,7 @@ impl Cause {
             Self::Unsettled | Self::Unspoken => {
                 "closed by the proxy, since no SETTINGS came".into()
             }
-            Self::Unfinished => {
-                "closed by the proxy, since a header block was not whole in time".into()
-            }
+            Self::Unfinished => "closed by the proxy, since a frame was not whole in time".into(),
             Self::Stalled => {
                 format!("closed by the proxy, since the {peer} read nothing for too long")
             }

@@ -172,6 +172,7 @@ fn endpoint_limits(limits: &config::Limits) -> Limits {
         header_list: usize::try_from(limits.max_upstream_header_list_size.as_u64())
             .unwrap_or(usize::MAX),
         header_fields: limits.max_upstream_header_fields as usize,
+        header_frames: limits.max_upstream_header_frames as usize,
         stream_window: STREAM_WINDOW,
         connection_window: 128 * STREAM_WINDOW,
         frames: None,

@@ -67,6 +67,8 @@ pub(super) struct Engine {
     pub(super) dirty: Vec<usize>,
     /// Calls whose head waits for what comes with it.
     pub(super) opening: Vec<CallKey>,
+    /// Links with payload that waits since too little of it would go.
+    pub(super) held: Vec<usize>,
     /// Links that are to send parts of what is being read.
     pub(super) sending: Vec<usize>,
     /// Streams that are answered and whose client goes on, and until when it may.
@@ -82,6 +84,8 @@ pub(super) struct Engine {
     pub(super) settings: Option<Arc<Settings>>,
     /// How long an endpoint may take nothing of what waits for it, in milliseconds.
     pub(super) patience: u64,
+    /// How long a frame of an endpoint may take to be whole, in milliseconds.
+    pub(super) frame_patience: u64,
     /// When an endpoint that is silent is sent a PING, and when it is given up, in milliseconds.
     pub(super) pings: Pings,
     /// Connections to endpoints that were ended for what these did.
@@ -121,6 +125,7 @@ impl Engine {
             idle: None,
             dirty: Vec::new(),
             opening: Vec::new(),
+            held: Vec::new(),
             sending: Vec::new(),
             lingering: Vec::new(),
             delayed: Vec::new(),
@@ -129,6 +134,7 @@ impl Engine {
             settings: None,
             most_links: limits.max_upstream_connections as usize,
             patience: millis(limits.send_timeout),
+            frame_patience: millis(limits.frame_timeout),
             pings: Pings::of_endpoints(limits),
             given_up: GivenUp::new(metrics),
         }
@@ -256,7 +262,8 @@ impl Engine {
                     false => {}
                 }
             }
-            Event::Window { .. } => self.pump_waiting(id),
+            Event::Window { stream: 0, .. } => self.pump_waiting(id),
+            Event::Window { call, .. } => self.pump_stream(id, call),
             Event::Settings => {
                 self.pump_waiting(id);
                 self.settled(id);
@@ -320,6 +327,20 @@ impl Engine {
         peer: Peer,
         ended: bool,
     ) -> CallKey {
+        let key = self.new_call(listener, client, label, peer, ended);
+        self.links[client.link].connection.mark(client.stream, key.index);
+        key
+    }
+
+    /// Adds a call, whose stream is to be marked with it.
+    pub(super) fn new_call(
+        &mut self,
+        listener: &Arc<Listener>,
+        client: StreamKey,
+        label: Label,
+        peer: Peer,
+        ended: bool,
+    ) -> CallKey {
         self.serials += 1;
         let serial = self.serials;
         let mut request = Flow::new(Some(listener.max_message_size));
@@ -343,9 +364,7 @@ impl Engine {
             retrying: None,
             holds: Holds::default(),
         };
-        let index = self.calls.insert(call) as u32;
-        self.links[client.link].connection.mark(client.stream, index);
-        CallKey { index, serial }
+        CallKey { index: self.calls.insert(call) as u32, serial }
     }
 
     /// The call, if it is still there.

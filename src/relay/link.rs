@@ -56,6 +56,10 @@ pub(super) struct Link {
     pub(super) settled: Rc<Notify>,
     /// Directions of calls that have more for this link than it took.
     pub(super) waiting: VecDeque<(CallKey, Direction)>,
+    /// It is on the list of those with payload that waits.
+    pub(super) held: bool,
+    /// Frames are sent for however little.
+    pub(super) pressed: bool,
     /// Since when no stream is open, or the time of the last sign of life before there was one.
     pub(super) quiet_since: u64,
     /// When it is asked to end, for its age; then, when it was.
@@ -120,6 +124,8 @@ impl Link {
             changed: Rc::default(),
             settled: Rc::default(),
             waiting: VecDeque::new(),
+            held: false,
+            pressed: false,
             quiet_since: now,
             old_at,
             heard_at: now,
@@ -138,6 +144,16 @@ impl Link {
     /// How much payload it takes now: what its socket has not taken is bounded.
     pub(super) fn room(&self) -> usize {
         HIGH_WATER.saturating_sub(self.unwritten())
+    }
+
+    /// How much of `wanted` may be sent on a stream now; nothing where that is too little to be
+    /// worth a frame.
+    pub(super) fn room_on(&self, stream: u32, wanted: usize) -> usize {
+        let room = self.room().min(self.connection.capacity(stream));
+        if room >= wanted {
+            return wanted;
+        }
+        if room >= self.connection.worth() || self.pressed { room } else { 0 }
     }
 
     fn unwritten(&self) -> usize {
@@ -309,6 +325,7 @@ mod tests {
             streams: 0,
             header_list: 1024,
             header_fields: 100,
+            header_frames: 8,
             stream_window: 65_535,
             connection_window: 65_535,
             frames: None,

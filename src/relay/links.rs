@@ -12,6 +12,8 @@ use super::link::Link;
 pub(super) struct Links {
     slots: Slab<(usize, Link)>,
     born: usize,
+    /// The slot that is looked at next.
+    next: usize,
 }
 
 impl Links {
@@ -50,6 +52,25 @@ impl Links {
 
     pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = (usize, &mut Link)> {
         self.slots.iter_mut().map(|(_, (id, link))| (*id, link))
+    }
+
+    /// The next `most` slots, from the first again after the last.
+    pub(super) fn next_slots(&mut self, most: usize) -> impl Iterator<Item = usize> + use<> {
+        let all = self.slots.capacity();
+        if self.next >= all {
+            self.next = 0;
+            if self.slots.len() < all / 4 {
+                self.slots.shrink_to_fit();
+            }
+        }
+        let start = self.next;
+        self.next = (start + most).min(all);
+        start..self.next
+    }
+
+    /// The link in a slot.
+    pub(super) fn in_slot(&mut self, slot: usize) -> Option<(usize, &mut Link)> {
+        self.slots.get_mut(slot).map(|(id, link)| (*id, link))
     }
 }
 

@@ -45,11 +45,11 @@ impl Engine {
         };
         self.buffers.supply(&mut link.out);
         let mut taken = 0;
-        let room = |link: &Link| link.room().min(link.connection.capacity(to.stream));
+        let room = |link: &Link, wanted| link.room_on(to.stream, wanted);
         // An end goes with the last bytes, unless trailers follow.
         let ends = |flow: &Flow, rest: usize| flow.ended && flow.trailers.is_none() && rest == 0;
         let queued = flow.queued().len();
-        let now = if queued > 0 { queued.min(room(link)) } else { 0 };
+        let now = if queued > 0 { room(link, queued) } else { 0 };
         if now > 0 {
             let rest = queued - now + payload.len();
             let (end, more) = (ends(flow, rest), rest.saturating_add(flow.to_come()));
@@ -61,7 +61,7 @@ impl Engine {
         }
         let mut rest = payload;
         if flow.queued().is_empty() && !rest.is_empty() {
-            let now = rest.len().min(room(link));
+            let now = room(link, rest.len());
             if now > 0 {
                 let end = ends(flow, rest.len() - now);
                 let (first, others) = rest.split_at(now);
@@ -81,6 +81,10 @@ impl Engine {
         flow.bytes += taken as u64;
         call.moved_at = self.context.now;
         let key = CallKey { index, serial: call.serial };
+        if !flow.queued().is_empty() && !link.held && link.connection.capacity(to.stream) > 0 {
+            link.held = true;
+            self.held.push(to.link);
+        }
         wait_or_end(flow, link, to.stream, (key, direction), &mut self.context);
         if !link.dirty {
             self.touch(to.link);
@@ -101,6 +105,30 @@ impl Engine {
         link.connection.credit(from.stream, bytes, &mut link.out);
         if !link.dirty && !link.out.is_empty() {
             self.touch(from.link);
+        }
+    }
+
+    /// Tries again what waits for one stream of a link, of which more may be sent.
+    pub(super) fn pump_stream(&mut self, id: usize, index: u32) {
+        let Some(call) = self.calls.get(index as usize) else { return };
+        let (direction, flow) = match call.client.link == id {
+            true => (Direction::Response, &call.response),
+            false => (Direction::Request, &call.request),
+        };
+        if flow.waits {
+            self.push(index, direction, Payload::NONE);
+        }
+    }
+
+    /// Sends what was held back, however little may be sent of it: more may never come.
+    pub(super) fn pump_held(&mut self) {
+        for id in std::mem::take(&mut self.held) {
+            let Some(link) = self.links.get_mut(id) else { continue };
+            (link.held, link.pressed) = (false, true);
+            self.pump_waiting(id);
+            if let Some(link) = self.links.get_mut(id) {
+                link.pressed = false;
+            }
         }
     }
 

@@ -41,6 +41,7 @@ impl Engine {
         self.replays.set_most(usize::try_from(most).unwrap_or(usize::MAX));
         self.most_links = settings.limits.max_upstream_connections as usize;
         self.patience = millis(settings.limits.send_timeout);
+        self.frame_patience = millis(settings.limits.frame_timeout);
         self.pings = Pings::of_endpoints(&settings.limits);
         self.settings = Some(settings);
         let calls: Vec<_> = self.calls.iter().map(|(index, _)| index as u32).collect();

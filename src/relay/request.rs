@@ -98,11 +98,17 @@ impl Engine {
         let target = target.expect("a checked route has a weight over 0");
         listener.targets[usize::from(target)].streams.inc();
         let opening = Opening { new: true, ..Opening::new(block, end) };
-        let key = self.add_call(listener, client, label, Peer::Opening(opening), end);
+        let key = self.new_call(listener, client, label, Peer::Opening(opening), end);
         let call = &mut self.calls[key.index as usize];
         (call.way, call.target, call.holds) = (way, target, holds);
+        let connection = &mut self.links[client.link].connection;
         if let Some(timeout) = timeout {
             call.deadline = call.begun.saturating_add(timeout);
+            // The head may have been longer on its way than the reset that follows it.
+            let due = call.deadline.saturating_sub(EARLY.min(timeout / 4));
+            connection.mark_until(client.stream, key.index, due);
+        } else {
+            connection.mark(client.stream, key.index);
         }
         self.opening.push(key);
     }
@@ -280,5 +286,7 @@ fn is_lawful(line: &Line<'_>, plain: &mut Vec<u8>) -> bool {
     field.note() == LAWFUL
 }
 
+/// How much earlier than its deadline a client may give a call up at most, in milliseconds.
+const EARLY: u64 = 100;
 const LAWFUL: u32 = 1;
 const UNLAWFUL: u32 = 2;

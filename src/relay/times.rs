@@ -16,12 +16,14 @@ impl Engine {
     /// Ends what is late, idle or old.
     pub(super) fn check_times(&mut self) {
         self.end_late();
+        self.pump_held();
         self.leave_removed();
         self.end_doubts();
         self.given_up.tell();
         let now = self.context.now;
         let (mut ready, mut leaving) = (Vec::new(), Vec::new());
-        for (id, link) in self.links.iter_mut() {
+        for slot in self.links.next_slots(SLICE) {
+            let Some((id, link)) = self.links.in_slot(slot) else { continue };
             if link.closing {
                 // Nobody takes what is left to be said.
                 if now > link.quiet_since + CLOSING {
@@ -40,6 +42,12 @@ impl Engine {
                 link.abandon(Cause::Stalled);
                 continue;
             }
+            if link.is_full() {
+                // It is this end that does not read on.
+                link.connection.wait_anew(now);
+            }
+            let cut = link.connection.is_waiting_since();
+            let cut = cut.map_or(0, |since| now.saturating_sub(since));
             let streams = link.connection.streams();
             if streams > 0 {
                 link.quiet_since = now;
@@ -49,9 +57,8 @@ impl Engine {
                 Kind::Client(listener) => {
                     let limits = &listener.limits;
                     let patience = millis(limits.handshake_timeout);
-                    let waits = link.connection.is_waiting_since();
                     let silent = !link.connection.is_settled() && quiet >= patience;
-                    let stuck = waits.is_some_and(|since| now - since >= patience);
+                    let stuck = cut >= millis(limits.frame_timeout);
                     // A client that does not answer says nothing of having heard it.
                     if link.draining && now.saturating_sub(link.old_at) >= patience {
                         link.connection.go_away(true, &mut link.out);
@@ -82,6 +89,10 @@ impl Engine {
                     } else {
                         pings.check(link, 0, now);
                     }
+                }
+                Kind::Endpoint(_) if cut >= self.frame_patience => {
+                    link.cause.get_or_insert(Cause::Unfinished);
+                    link.close(Reason::NO_ERROR);
                 }
                 Kind::Endpoint(_) if streams == 0 && link.draining => {
                     link.close(Reason::NO_ERROR);
@@ -115,5 +126,8 @@ impl Engine {
     }
 }
 
+/// Links that are looked at in one turn: all of a few thousand within a second, and none of them
+/// holds up the others' calls.
+const SLICE: usize = 512;
 /// How long a closed link's last words may take, in milliseconds.
 const CLOSING: u64 = 1000;

@@ -3,6 +3,7 @@
 
 use std::{cell::RefCell, net::SocketAddr, rc::Rc, sync::Arc, time::Duration};
 
+use bytesize::ByteSize;
 use tokio::{
     io::Interest,
     net::TcpStream,
@@ -282,10 +283,17 @@ fn client_limits(limits: &config::Limits) -> Limits {
         streams: limits.max_concurrent_streams,
         header_list: usize::try_from(limits.max_header_list_size.as_u64()).unwrap_or(usize::MAX),
         header_fields: limits.max_header_fields as usize,
+        header_frames: header_frames(limits.max_header_list_size),
         stream_window: STREAM_WINDOW,
         connection_window: 32 * STREAM_WINDOW,
         frames: Some(limits.frames),
     }
+}
+
+/// How many frames a client's header block may come in. Huffman makes a list no more than a few times
+/// smaller; what needs more frames than that is no list that would be taken.
+fn header_frames(list: ByteSize) -> usize {
+    2 + usize::try_from(list.as_u64()).unwrap_or(usize::MAX).div_ceil(16 << 10)
 }
 
 /// What one read takes at most, in bytes.

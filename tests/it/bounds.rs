@@ -72,10 +72,11 @@ async fn frames_that_cost_nothing_are_taken_up_to_their_limit() {
         ("resets", "{ burst: 4, rate: 1 }"),
         ("priorities", "{ burst: 4, per_stream: 1 }"),
         ("window_updates", "{ burst: 4, per_stream: 1, per_data: 1 }"),
-        ("empty_data", "4"),
-        ("faults", "4"),
+        ("empty_data", "{ burst: 4, rate: 1 }"),
+        ("faults", "{ burst: 4, rate: 1 }"),
     ] {
-        let proxy = proxy(echo.address(), &format!("{{ frames: {{ {what}: {limit} }} }}")).await;
+        let limits = format!("{{ max_concurrent_streams: 4, frames: {{ {what}: {limit} }} }}");
+        let proxy = proxy(echo.address(), &limits).await;
         let mut wire = Wire::connect(proxy.address("otlp")).await;
         wire.credits = false;
         let open = wire.open();

@@ -157,7 +157,8 @@ fn defaults_are_those_that_are_documented() {
         assert_eq!((limits.max_connections, limits.max_concurrent_streams), (10_000, 128));
         assert_eq!(limits.max_header_list_size.as_u64(), 16 << 10);
         assert_eq!(limits.max_upstream_header_list_size.as_u64(), 64 << 10);
-        assert_eq!(limits.handshake_timeout, seconds(5));
+        assert_eq!((limits.handshake_timeout, limits.frame_timeout), (seconds(5), seconds(5)));
+        assert_eq!(limits.max_upstream_header_frames, 4096);
         assert_eq!(limits.idle_timeout, seconds(620));
         assert_eq!(limits.max_connection_age, seconds(30 * 60));
         assert_eq!(limits.max_upstream_connection_age, seconds(30 * 60));

@@ -13,6 +13,7 @@ mod cancel;
 mod chaos;
 mod cli;
 mod cloud;
+mod conduct;
 mod config;
 mod deadlines;
 mod differential;

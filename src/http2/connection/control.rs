@@ -1,6 +1,9 @@
 //! Frames that carry neither heads nor payload.
 
-use super::{Connection, Context, Event, Fatal, NONE, Outcome, Role, send::DRAIN};
+use super::{
+    Connection, Context, Event, Fatal, NONE, Outcome, Role, Stream,
+    send::{DRAIN, WORTH},
+};
 use crate::http2::{
     frame::{self, ACK, Head, Reason},
     limits::Cheap,
@@ -41,7 +44,8 @@ impl Connection {
             return Err(Fatal(Reason::PROTOCOL_ERROR));
         }
         // Counted before it is taken out: of a connection that ends by it, all streams are told.
-        if self.streams.get(&head.stream).is_some_and(|stream| !stream.answered) {
+        let counted = |stream: &Stream| !stream.answered && context.now < stream.due;
+        if self.streams.get(&head.stream).is_some_and(counted) {
             self.allow(Cheap::Reset, context.now)?;
         }
         let Some(stream) = self.streams.remove(&head.stream) else {
@@ -158,8 +162,11 @@ impl Connection {
             if more == 0 {
                 return Err(Fatal(Reason::PROTOCOL_ERROR));
             }
+            let before = self.send.available();
             self.send.change(more).map_err(|_| Fatal(Reason::FLOW_CONTROL_ERROR))?;
-            return Ok(Some(Event::Window { stream: 0, call: NONE }));
+            // Streams do not wait for a window that has room left for all of them.
+            let worth = (before..self.send.available()).contains(&WORTH);
+            return Ok(worth.then_some(Event::Window { stream: 0, call: NONE }));
         }
         if self.is_idle(head.stream) {
             return Err(Fatal(Reason::PROTOCOL_ERROR));

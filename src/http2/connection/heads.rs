@@ -67,8 +67,9 @@ impl Connection {
         // Huffman makes a list no more than a few times smaller; what goes beyond it is no list
         // that would be taken.
         if block.bytes.len() > self.limits.header_list + super::DEFAULT_FRAME
-            || block.frames > 2 + self.limits.header_list.div_ceil(super::DEFAULT_FRAME)
+            || block.frames > self.limits.header_frames
         {
+            self.budget.exceed("header_frames");
             return Err(Fatal(Reason::ENHANCE_YOUR_CALM));
         }
         if !head.has(END_HEADERS) {
@@ -125,7 +126,7 @@ impl Connection {
             return match self.role {
                 Role::Client if self.is_idle(id) => Err(Fatal(Reason::PROTOCOL_ERROR)),
                 Role::Client => Ok(None),
-                Role::Server if self.reset.contains(&id) => Ok(None),
+                Role::Server if self.is_forgotten(id) => Ok(None),
                 Role::Server => Err(Fatal(Reason::STREAM_CLOSED)),
             };
         }
@@ -151,7 +152,6 @@ impl Connection {
         // Above the last stream of our GOAWAY: not seen.
         if self.went.is_some_and(|last| id > last) {
             context.recycle(block);
-            self.forget(id);
             return None;
         }
         let refusal = if self.streams.len() >= self.limits.streams as usize {
@@ -182,6 +182,7 @@ impl Connection {
             headed: true,
             answered: false,
             expected: facts.content_length,
+            due: u64::MAX,
         };
         self.streams.insert(id, stream);
         if too_large {

@@ -59,7 +59,10 @@ impl Connection {
                     None
                 }
                 Reading::Padding(head) => {
-                    let Some(padding) = input.get(*at) else { return Ok(None) };
+                    let Some(padding) = input.get(*at) else {
+                        self.cut_at = context.now;
+                        return Ok(None);
+                    };
                     *at += 1;
                     let padding = usize::from(*padding);
                     if padding >= head.length {
@@ -69,11 +72,12 @@ impl Connection {
                 }
                 Reading::Data { .. } => {
                     if *at == input.len() && !self.is_data_over() {
+                        self.cut_at = context.now;
                         return Ok(None);
                     }
                     self.take_data(input, at, out)?
                 }
-                Reading::Frame => match self.whole_frame(input, at)? {
+                Reading::Frame => match self.whole_frame(input, at, context.now)? {
                     Frame::Cut => return Ok(None),
                     Frame::Data(head) => {
                         self.expect_no_block()?;
@@ -106,7 +110,7 @@ impl Connection {
 
     /// Finds the next frame: in the input, or put together from what was kept of the last one.
     /// Of DATA only the head is taken.
-    fn whole_frame(&mut self, input: &[u8], at: &mut usize) -> Result<Frame, Fatal> {
+    fn whole_frame(&mut self, input: &[u8], at: &mut usize, now: u64) -> Result<Frame, Fatal> {
         let rest = &input[*at..];
         if self.partial.is_empty() {
             if let Some(head) = rest.first_chunk() {
@@ -122,6 +126,7 @@ impl Connection {
                 }
             }
             self.partial.extend_from_slice(rest);
+            self.cut_at = now;
             *at = input.len();
             return Ok(Frame::Cut);
         }
@@ -196,7 +201,9 @@ impl Connection {
         let end = head.has(END_STREAM);
         let overhead = padding + usize::from(head.has(PADDED));
         let left = head.length - overhead;
-        if left == 0 && !end {
+        if left > 0 {
+            self.budget.received();
+        } else if !end {
             self.allow(Cheap::Empty, context.now)?;
         }
         let fault = match self.streams.get_mut(&id) {
@@ -207,8 +214,10 @@ impl Connection {
                 Ok(()) => Some(Reason::PROTOCOL_ERROR),
                 Err(_) => Some(Reason::FLOW_CONTROL_ERROR),
             },
-            None if self.role == Role::Client || self.reset.contains(&id) => None,
-            None => Some(Reason::STREAM_CLOSED),
+            None => {
+                let passed = self.role == Role::Client || self.is_forgotten(id);
+                (!passed).then_some(Reason::STREAM_CLOSED)
+            }
         };
         let event = fault.and_then(|reason| self.fail(id, reason, out));
         let wanted = self.streams.contains_key(&id);

@@ -29,6 +29,7 @@ impl Connection {
             headed: false,
             answered: true,
             expected: None,
+            due: u64::MAX,
         };
         self.streams.insert(id, stream);
         self.block(id, head, end, out);
@@ -38,7 +39,9 @@ impl Connection {
     /// Sends a head or trailers. Nothing happens on a stream that is over.
     pub fn block(&mut self, id: u32, block: &Block, end: bool, out: &mut Vec<u8>) {
         let Some(stream) = self.streams.get_mut(&id) else { return };
-        stream.answered = true;
+        if !std::mem::replace(&mut stream.answered, true) {
+            self.budget.answered();
+        }
         let start = out.len();
         block.write(&mut self.encoder, out, |role| role != FieldRole::HopByHop);
         frame::frame_block(start, id, end, self.peer.frame, out);
@@ -51,6 +54,16 @@ impl Connection {
     pub fn capacity(&self, id: u32) -> usize {
         let stream = self.streams.get(&id).map_or(0, |stream| stream.send.available());
         stream.min(self.send.available())
+    }
+
+    /// How many bytes are worth a frame of their own where more wait: a window that opens by small
+    /// steps makes as many small frames (RFC 1122, 4.2.3.4). A peer whose windows are small from
+    /// the beginning gets half of one.
+    pub fn worth(&self) -> usize {
+        match self.peer.window {
+            0 => WORTH,
+            window => WORTH.min((window as usize / 2).max(1)),
+        }
     }
 
     /// Sends payload, no more than [`Connection::capacity`]. `end` for the last. Nothing happens
@@ -148,10 +161,16 @@ impl Connection {
     }
 
     pub(super) fn forget(&mut self, id: u32) {
-        if self.reset.len() == RESETS {
-            self.reset.pop_front();
+        // A client's end takes whatever comes on streams that it has no more.
+        if self.role == Role::Server {
+            self.forgotten.add(id, RESETS.max(2 * self.limits.streams as usize));
         }
-        self.reset.push_back(id);
+    }
+
+    /// Whether what comes on a stream that is not there is to be passed over: this end reset it, or
+    /// never took it, and the peer may not know yet.
+    pub(super) fn is_forgotten(&self, id: u32) -> bool {
+        self.forgotten.contains(id) || self.went.is_some_and(|last| id > last)
     }
 }
 
@@ -159,5 +178,8 @@ impl Connection {
 pub(super) const DRAIN: [u8; 8] = *b"draining";
 /// A PING that only asks whether the peer is there.
 const LIVE: [u8; 8] = *b"upbeat\0\0";
-/// Resets that are remembered.
+/// Payload that is worth a frame of its own, in bytes.
+pub(super) const WORTH: usize = 1024;
+/// Resets that are remembered at least; else twice as many as there may be streams, since each of
+/// those may be answered early and reset with its payload on the way.
 const RESETS: usize = 256;

@@ -90,6 +90,7 @@ impl End {
             streams: STREAMS,
             header_list: 8192,
             header_fields: 50,
+            header_frames: 3,
             stream_window: 20_000,
             connection_window: 80_000,
             frames: strict.then(Default::default),

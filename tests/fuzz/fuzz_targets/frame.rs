@@ -66,6 +66,7 @@ fn read(role: Role, input: &[u8], step: usize) -> Reading {
         streams: 8,
         header_list: 4096,
         header_fields: 50,
+        header_frames: 3,
         stream_window: 65_535,
         connection_window: 65_535,
         frames: None,
