@@ -153,11 +153,12 @@ impl Admin {
         match request.uri().path() {
             "/metrics" => {
                 self.running.borrow().upstreams.iter().for_each(|upstream| upstream.measure());
+                self.board.snapshot().measure(&self.metrics);
                 self.metrics.machine.log_lines_dropped.inner().store(log::dropped(), Relaxed);
                 response(StatusCode::OK, METRICS, self.metrics.render())
             }
             "/status" => {
-                let snapshot = Arc::clone(&self.board.borrow());
+                let snapshot = self.board.snapshot();
                 json(&Status::of(&snapshot, &self.running.borrow().upstreams))
             }
             "/simulate" => match self.simulate(request.uri().query().unwrap_or_default()) {
@@ -166,7 +167,7 @@ impl Admin {
             },
             "/config" => json(&*self.running.borrow().config),
             "/livez" => response(StatusCode::OK, TEXT, "LIVE\n"),
-            "/readyz" => match self.board.borrow().status() {
+            "/readyz" => match self.board.snapshot().status() {
                 ServingStatus::Serving => response(StatusCode::OK, TEXT, "SERVING\n"),
                 status => response(StatusCode::SERVICE_UNAVAILABLE, TEXT, format!("{status}\n")),
             },

@@ -7,7 +7,6 @@ mod reflection;
 use std::{cmp::Reverse, sync::Arc};
 
 use bytes::Bytes;
-use tokio::sync::watch;
 
 pub use self::{
     grpc::{Answer, MAX_REQUEST, Watch},
@@ -39,7 +38,7 @@ impl Answers {
 
     /// The same answers from another snapshot, which does not change.
     pub fn of(&self, snapshot: Snapshot) -> Self {
-        Self { reader: watch::channel(Arc::new(snapshot)).1, ..self.clone() }
+        Self { reader: Reader::of(snapshot), ..self.clone() }
     }
 
     /// The same, but in another way to those whose user agents begin so.
@@ -79,7 +78,7 @@ impl Answers {
     /// # Errors
     /// The status that refuses a broken request.
     pub fn watch(&self, body: &[u8], encoding: Option<&[u8]>) -> Result<Watch, Status> {
-        Ok(Watch::new(self.reader.clone(), request(body, encoding)?.service))
+        Ok(Watch::new(self.reader.follow(), request(body, encoding)?.service))
     }
 
     /// POST `/AWS.ALB/healthcheck`.
@@ -93,7 +92,7 @@ impl Answers {
     }
 
     fn snapshot(&self) -> Arc<Snapshot> {
-        Arc::clone(&self.reader.borrow())
+        self.reader.snapshot()
     }
 }
 

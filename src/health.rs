@@ -1,37 +1,49 @@
 //! The board: endpoint states folded into one published answer.
 //!
 //! One task folds; everything else reads the last [`Snapshot`]. So all dialects agree at every
-//! instant, an answer costs a look-up, and no health check ever causes a probe.
+//! instant, an answer costs a look-up, and no health check ever causes a probe. A [`Reader`] withholds
+//! a snapshot where the task has not looked at the endpoints for too long.
 
+mod reader;
 mod service;
 mod view;
 
-use std::{collections::BTreeMap, sync::Arc, time::SystemTime};
+use std::{
+    collections::BTreeMap,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use tokio::{
     sync::watch,
-    time::{Instant, sleep_until},
+    time::{Instant, sleep, sleep_until},
 };
 use tokio_util::sync::CancellationToken;
+use tracing::warn;
 
 use self::service::Told;
-pub use self::view::Views;
+pub use self::{
+    reader::{Follow, Reader},
+    view::Views,
+};
 use crate::{
     config,
     grpc::ServingStatus,
     metrics::{Metrics, ServiceLabels},
     upstream::{Changes, History, Upstream},
+    watchdog::{STALLED, Trouble, Vitals},
 };
 
 /// The state of every service at one moment.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Snapshot {
     services: BTreeMap<Arc<str>, Service>,
     draining: bool,
+    withheld: Option<&'static str>,
 }
 
 /// One service's state.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Service {
     /// SERVING or NOT_SERVING.
     pub status: ServingStatus,
@@ -68,10 +80,30 @@ impl Snapshot {
     pub fn is_draining(&self) -> bool {
         self.draining
     }
-}
 
-/// What the board's readers hold; clones share it.
-pub type Reader = watch::Receiver<Arc<Snapshot>>;
+    /// Brings to the metrics what is told.
+    pub fn measure(&self, metrics: &Metrics) {
+        for (name, service) in &self.services {
+            let labels = ServiceLabels { service: (&**name).into() };
+            let gauge = metrics.service_serving.get_or_create(&labels);
+            gauge.set((service.status == ServingStatus::Serving).into());
+        }
+    }
+
+    /// The same services, of which none serves.
+    fn withheld(&self, trouble: Trouble) -> Self {
+        let services = self.services.iter().map(|(name, service)| {
+            let mut service = service.clone();
+            if service.status == ServingStatus::Serving {
+                (service.status, service.since) = (ServingStatus::NotServing, trouble.since);
+            }
+            service.reason = trouble.reason.into();
+            (Arc::clone(name), service)
+        });
+        let (draining, withheld) = (self.draining, Some(trouble.reason));
+        Self { services: services.collect(), draining, withheld }
+    }
+}
 
 /// Folds the upstreams' endpoints into a [`Snapshot`] and publishes it.
 #[derive(Debug)]
@@ -83,6 +115,7 @@ pub struct Board {
     /// In the order of `views`.
     services: Vec<Told>,
     metrics: Metrics,
+    vitals: Vitals,
 }
 
 impl Board {
@@ -98,6 +131,7 @@ impl Board {
             views,
             services: config.services.values().map(|service| Told::new(service.hold)).collect(),
             metrics: metrics.clone(),
+            vitals: Vitals::default(),
         };
         board.fold(false);
         board
@@ -105,7 +139,12 @@ impl Board {
 
     /// A reader of what is published.
     pub fn subscribe(&self) -> Reader {
-        self.published.subscribe()
+        Reader::new(self.published.subscribe(), &self.vitals)
+    }
+
+    /// What must run for its readers to believe it.
+    pub fn vitals(&self) -> &Vitals {
+        &self.vitals
     }
 
     /// What its services stand for, and where it is told that they stand for something else. Those
@@ -114,31 +153,41 @@ impl Board {
         self.given.clone()
     }
 
-    /// Publishes each change until the process ends. From `drain` on nothing serves, whatever the
-    /// endpoints say.
+    /// Publishes each change until the process ends, and looks at the endpoints at least once in each
+    /// [`LOOK`]. From `drain` on nothing serves, whatever the endpoints say.
     pub async fn run(mut self, changes: Changes, drain: CancellationToken) {
         let mut changes = changes.subscribe();
         changes.mark_changed();
         let mut given = self.given.subscribe();
         loop {
+            self.catch_up().await;
             // Before the fold: what changed with it would else be judged by what was before.
             if given.has_changed().is_ok_and(|changed| changed) {
                 let views = given.borrow_and_update().clone();
                 self.look_at(views);
             }
             let due = self.fold(drain.is_cancelled());
-            let wait = async {
-                match due {
-                    Some(due) => sleep_until(due).await,
-                    None => std::future::pending().await,
-                }
-            };
+            // Only now: it says that what is published is true.
+            self.vitals.control().beat();
+            self.vitals.trouble();
+            let look = Instant::now() + LOOK;
+            let due = due.map_or(look, |due| due.min(look));
             tokio::select! {
                 _ = changes.changed() => {}
                 _ = given.changed() => given.mark_changed(),
-                () = wait => {}
+                () = sleep_until(due) => {}
                 () = drain.cancelled(), if !drain.is_cancelled() => {}
             }
+        }
+    }
+
+    /// Where nothing was looked at for so long that health is withheld, such as in a process that was
+    /// stopped, leaves it so until the probers have seen what is overdue.
+    async fn catch_up(&self) {
+        let late = self.vitals.control().age();
+        if late >= STALLED {
+            warn!(?late, "the control plane stood still: health was NOT_SERVING meanwhile");
+            sleep(SETTLE).await;
         }
     }
 
@@ -164,12 +213,22 @@ impl Board {
                 true => told.drain(name),
                 false => told.tell(name, &verdict, self.views.all_down(), now),
             };
-            let labels = ServiceLabels { service: (&**name).into() };
-            let gauge = self.metrics.service_serving.get_or_create(&labels);
-            gauge.set((service.status == ServingStatus::Serving).into());
             services.insert(Arc::clone(name), service);
         }
-        self.published.send_replace(Arc::new(Snapshot { services, draining }));
+        let snapshot = Snapshot { services, draining, withheld: None };
+        snapshot.measure(&self.metrics);
+        self.published.send_if_modified(|told| {
+            let changes = **told != snapshot;
+            if changes {
+                *told = Arc::new(snapshot);
+            }
+            changes
+        });
         self.services.iter().filter_map(Told::due).min()
     }
 }
+
+/// How seldom the endpoints are looked at where nothing changes.
+const LOOK: Duration = Duration::from_secs(1);
+/// How long probers have to see what they are late for.
+const SETTLE: Duration = Duration::from_millis(250);

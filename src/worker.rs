@@ -6,6 +6,7 @@ mod opened;
 mod seats;
 
 use std::{
+    convert::Infallible,
     io,
     net::TcpStream as StdTcpStream,
     rc::Rc,
@@ -22,7 +23,7 @@ use tokio::{
     runtime,
     sync::{OwnedSemaphorePermit, mpsc, oneshot},
     task::LocalSet,
-    time::{Instant, timeout, timeout_at},
+    time::{Instant, MissedTickBehavior, interval, timeout, timeout_at},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::debug;
@@ -39,6 +40,7 @@ use crate::{
     relay::{Idle, Listener, Relay, Settings},
     shutdown::Shutdown,
     tls::Handshakes,
+    watchdog::{BEAT, Heartbeat, Vitals},
 };
 
 /// A running worker. It ends by itself after `shutdown.stop`, when its last connection has ended,
@@ -47,6 +49,7 @@ use crate::{
 pub struct Worker {
     orders: mpsc::UnboundedSender<Order>,
     load: Arc<AtomicUsize>,
+    heartbeat: Arc<Heartbeat>,
     ended: oneshot::Receiver<usize>,
 }
 
@@ -93,6 +96,7 @@ impl Worker {
         limits: &Limits,
         metrics: &Metrics,
         shutdown: &Shutdown,
+        vitals: &Vitals,
     ) -> io::Result<Self> {
         let (orders, queue) = mpsc::unbounded_channel();
         let (done, ended) = oneshot::channel();
@@ -100,21 +104,33 @@ impl Worker {
         let load = Arc::new(AtomicUsize::new(0));
         let counted = Arc::clone(&load);
         let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
-        thread::Builder::new().name(format!("worker-{number}")).spawn(move || {
+        let name = format!("worker-{number}");
+        let heartbeat = Arc::new(Heartbeat::new(&name));
+        let (heart, vitals) = (Arc::clone(&heartbeat), vitals.clone());
+        thread::Builder::new().name(name).spawn(move || {
             let serve = async {
                 let relay = Relay::new(&limits, &metrics);
-                run(queue, counted, relay, abort).await
+                tokio::select! {
+                    cut = run(queue, counted, relay, abort) => cut,
+                    never = beat(&heart, &vitals) => match never {},
+                }
             };
             let cut = LocalSet::new().block_on(&runtime, serve);
+            heart.end();
             // Nobody waits for it where the application has given up already.
             _ = done.send(cut);
         })?;
-        Ok(Self { orders, load, ended })
+        Ok(Self { orders, load, heartbeat, ended })
     }
 
     /// Open connections.
     pub fn load(&self) -> usize {
         self.load.load(Relaxed)
+    }
+
+    /// Says that its thread runs.
+    pub fn heartbeat(&self) -> &Arc<Heartbeat> {
+        &self.heartbeat
     }
 
     /// Hands a connection over. A worker that has ended drops it, which closes it.
@@ -142,6 +158,17 @@ impl Worker {
     pub async fn ended(self) -> usize {
         drop(self.orders);
         self.ended.await.unwrap_or(1)
+    }
+}
+
+/// Says that the thread runs, and has those who follow health on it hear of trouble elsewhere.
+async fn beat(heartbeat: &Heartbeat, vitals: &Vitals) -> Infallible {
+    let mut ticks = interval(BEAT);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        heartbeat.beat();
+        vitals.trouble();
     }
 }
 

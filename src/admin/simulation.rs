@@ -62,7 +62,7 @@ impl Admin {
             })
         };
         let running = self.running.borrow();
-        let snapshot = running.views.simulate(&self.board.borrow(), is_down);
+        let snapshot = running.views.simulate(&self.board.snapshot(), is_down);
         let services = services(&snapshot);
         let mut answers = Vec::new();
         for (listener, of) in running.listeners.iter() {

@@ -5,7 +5,7 @@ use bytes::Bytes;
 use crate::{
     config::NotServingAs,
     grpc::{Code, HealthCheckResponse, HealthListResponse, ServingStatus, Status, encode},
-    health::{Reader, Snapshot},
+    health::{Follow, Snapshot},
 };
 
 /// The largest request that a health check or a question to reflection may be, in bytes.
@@ -61,32 +61,27 @@ pub(super) fn alb(snapshot: &Snapshot) -> Answer {
 /// The messages of one Watch call.
 #[derive(Debug)]
 pub struct Watch {
-    reader: Reader,
+    board: Follow,
     service: String,
     last: Option<ServingStatus>,
 }
 
 impl Watch {
-    pub(super) fn new(reader: Reader, service: String) -> Self {
-        Self { reader, service, last: None }
+    pub(super) fn new(board: Follow, service: String) -> Self {
+        Self { board, service, last: None }
     }
 
     /// The next message: the first one at once, then whenever the status is another. A service
     /// that does not exist is SERVICE_UNKNOWN. Dropping the future loses nothing.
     pub async fn next(&mut self) -> Bytes {
         loop {
-            let status = {
-                let snapshot = self.reader.borrow_and_update();
-                snapshot.service(&self.service).map(|service| service.status)
-            };
+            let snapshot = self.board.snapshot();
+            let status = snapshot.service(&self.service).map(|service| service.status);
             let status = status.unwrap_or(ServingStatus::ServiceUnknown);
             if self.last.replace(status) != Some(status) {
                 return message(status);
             }
-            if self.reader.changed().await.is_err() {
-                // The board is gone, so nothing changes any more.
-                std::future::pending::<()>().await;
-            }
+            self.board.changed().await;
         }
     }
 }

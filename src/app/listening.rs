@@ -198,7 +198,7 @@ fn origin(places: &mut Option<Addresses>, listener: &Listener, client: IpAddr) -
     Some(Origin::Client { client, place: place.flatten() })
 }
 
-/// Hands a connection to the worker that has the fewest.
+/// Hands a connection to the worker that has the fewest, among those that run.
 fn hand(
     workers: &[Worker],
     stream: TcpStream,
@@ -209,7 +209,9 @@ fn hand(
     let limits = listener.limits();
     let (interval, timeout) = (limits.client_ping_interval, limits.client_ping_timeout);
     net::keep_alive(&stream, interval, timeout, limits.send_timeout);
-    let least = workers.iter().min_by_key(|worker| worker.load());
+    let running = workers.iter().filter(|worker| !worker.heartbeat().is_silent());
+    let fewest = |worker: &&Worker| worker.load();
+    let least = running.min_by_key(fewest).or_else(|| workers.iter().min_by_key(fewest));
     let worker = least.expect("a configuration has at least one worker");
     match stream.into_std() {
         Ok(stream) => worker.hand(Socket { stream, listener, permit, reserved, origin }),

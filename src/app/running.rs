@@ -29,6 +29,7 @@ use crate::{
     relay::{Listener, Settings, Watches},
     shutdown::Shutdown,
     upstream::{Changes, Upstream},
+    watchdog::{self, Watchdog},
     worker::Worker,
 };
 
@@ -41,6 +42,7 @@ pub(super) struct Running {
     issuers: Issuers,
     upstreams: Vec<Probed>,
     board: JoinSet<()>,
+    watchdog: Watchdog,
     reader: Reader,
     views: watch::Sender<Views>,
     workers: Arc<Vec<Worker>>,
@@ -84,9 +86,12 @@ impl Running {
         }
         let board = Board::new(&config.health, &all(&upstreams), metrics);
         let workers = (0..config.workers.count())
-            .map(|number| Worker::start(number, &config.limits, metrics, shutdown))
+            .map(|number| Worker::start(number, &config.limits, metrics, shutdown, board.vitals()))
             .collect::<Result<Vec<_>, _>>()
             .context("cannot start a worker")?;
+        let heartbeats = workers.iter().map(|worker| Arc::clone(worker.heartbeat()));
+        let watchdog = Watchdog::start(board.vitals(), heartbeats, metrics, watchdog::exit)
+            .context("cannot start the watchdog")?;
         let (reader, views) = (board.subscribe(), board.views());
         let mut tasks = JoinSet::new();
         tasks.spawn(board.run(changes.clone(), shutdown.drain.clone()));
@@ -97,6 +102,7 @@ impl Running {
             issuers,
             upstreams,
             board: tasks,
+            watchdog,
             reader,
             views,
             workers: Arc::new(workers),
@@ -365,6 +371,8 @@ impl Running {
 
     /// Ends the probes and the board.
     pub(super) async fn end(mut self) {
+        // They are to stand still.
+        drop(self.watchdog);
         join_all(self.upstreams.drain(..).map(Probed::end)).await;
         self.board.shutdown().await;
     }

@@ -61,15 +61,15 @@ impl Views {
                 && self.all_down.policy == AllDownPolicy::Stay
                 && self.all_down.dwell.is_none();
             service.status = match verdict.state {
-                _ if now.is_draining() => ServingStatus::NotServing,
+                _ if now.is_draining() || now.withheld.is_some() => ServingStatus::NotServing,
                 _ if stays => ServingStatus::Serving,
                 State::Serving => ServingStatus::Serving,
                 State::NotServing | State::Unknown => ServingStatus::NotServing,
             };
-            service.reason = verdict.reason.into();
+            service.reason = now.withheld.map_or_else(|| verdict.reason.into(), Into::into);
             Some((Arc::clone(name), service))
         });
-        Snapshot { services: services.collect(), draining: now.is_draining() }
+        Snapshot { services: services.collect(), ..now.clone() }
     }
 
     /// Each service's verdict, with the endpoints that `down` names taken for ill. Each upstream is

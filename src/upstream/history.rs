@@ -16,7 +16,7 @@ pub struct Transition<T> {
 }
 
 /// The last few transitions, the newest first. Clones share it.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct History<T>(Arc<[Transition<T>]>);
 
 impl<T: Clone + PartialEq> History<T> {

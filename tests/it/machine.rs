@@ -1,8 +1,10 @@
 //! Faults of the machine under the real binary: each does no harm or ends the process loudly, and
 //! none leaves green health behind.
 
+mod child;
 mod log;
 mod process;
+mod threads;
 
 use std::{net::SocketAddr, time::Duration};
 

@@ -108,6 +108,8 @@ impl World {
             endpoint.publish(Health::Healthy, "");
         }
         let board = Board::new(&config.health, &[Arc::clone(&upstream)], &metrics);
+        // Nothing folds here, and what was folded is not to grow old.
+        board.vitals().control().end();
         let listener = &config.listeners[0];
         let answers = Answers::new(board.subscribe(), listener.not_serving_as, true);
         let all = [Arc::clone(&upstream)];
