@@ -86,7 +86,15 @@ impl Admin {
         let handshakes = Arc::<Handshakes>::default();
         let refusals = Arc::new(Refusals::new(LISTENER.into(), &self.metrics));
         let (mut incoming, never) = (net::Incoming::of(&listener), CancellationToken::new());
-        while let Some((stream, client)) = incoming.next(&never).await {
+        loop {
+            let (stream, client) = match incoming.next(&never).await {
+                Ok(Some(accepted)) => accepted,
+                Ok(None) => return,
+                Err(error) => {
+                    incoming.pause(&error, false).await;
+                    continue;
+                }
+            };
             let Ok(permit) = Arc::clone(&connections).acquire_owned().await else { return };
             let Some(place) = addresses.take(client) else {
                 refusals.refused(client, "per_address", "its address has enough");

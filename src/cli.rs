@@ -16,11 +16,12 @@ use std::{
 
 use anyhow::Context;
 use clap::{Parser, Subcommand, error::ErrorKind};
+use tracing::warn;
 
 use crate::{
     app::{App, Certificates, Ending, Inherited},
     config::{self, Config},
-    demo, log,
+    demo, log, net,
     shutdown::Shutdown,
     watchdog,
 };
@@ -117,6 +118,13 @@ fn run(options: &Run) -> ExitCode {
         Err(problems) => return bad_configuration(path, &problems),
     };
     begin(&config.log);
+    let connections: u32 = config.listeners.iter().map(|it| it.limits.max_connections).sum();
+    if let Some(files) = net::raise_descriptors()
+        && files < u64::from(connections)
+    {
+        let hint = "raise the hard limit of open files, or lower limits.max_connections";
+        warn!(files, connections, hint, "fewer files than connections may be open");
+    }
     ending(block_on(async {
         let inherited = match options.take_over {
             true => Inherited::from_process(config.admin.address).await,

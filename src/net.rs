@@ -14,6 +14,7 @@ use std::{
     time::Duration,
 };
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use socket2::{Domain, Protocol as SocketProtocol, SockRef, Socket, TcpKeepalive, Type};
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf},
@@ -55,37 +56,48 @@ impl<'a> Incoming<'a> {
     }
 
     /// The next connection, and where it comes from; none after `stop`, when those that wait in the
-    /// kernel are taken too, since their clients count them as accepted.
+    /// kernel are taken too, since their clients count them as accepted. No error of one connection
+    /// ends it, such as a reset while it waited.
     ///
-    /// No error ends it: those of one connection are passed over, and when descriptors or memory
-    /// run out it drops one waiting connection, by a descriptor kept in reserve for that, and
-    /// pauses.
-    pub async fn next(&mut self, stop: &CancellationToken) -> Option<(TcpStream, IpAddr)> {
+    /// # Errors
+    /// The process is out of descriptors or memory; see [`Incoming::pause`].
+    pub async fn next(
+        &mut self,
+        stop: &CancellationToken,
+    ) -> io::Result<Option<(TcpStream, IpAddr)>> {
         loop {
             let accepted = tokio::select! {
                 biased;
                 accepted = self.listener.accept() => accepted,
-                () = stop.cancelled() => return None,
+                () = stop.cancelled() => return Ok(None),
             };
             match accepted {
                 Ok((stream, client)) => {
                     // Fails only for a socket that the peer has closed already, which its reader
                     // sees.
                     _ = stream.set_nodelay(true);
-                    return Some((stream, client.ip()));
+                    return Ok(Some((stream, client.ip())));
                 }
-                Err(error) if is_exhaustion(&error) => self.pause(&error).await,
-                // The connection's own fault, such as a reset while it waited (accept(2), Errors).
+                Err(error) if is_exhaustion(&error) => return Err(error),
+                // The connection's own fault (accept(2), Errors).
                 Err(_) => {}
             }
         }
     }
 
-    /// Drops a connection that waits, and gives the system a while.
-    async fn pause(&mut self, error: &io::Error) {
+    /// Gives the system a while. Where nobody `left`, a connection that waits is dropped, by a
+    /// descriptor kept in reserve for that: else it would wait for ever.
+    pub async fn pause(&mut self, error: &io::Error, left: bool) {
         if self.warned.is_none_or(|at| at.elapsed() >= Duration::from_secs(1)) {
             self.warned = Some(Instant::now());
-            warn!(%error, "out of resources: a waiting connection is dropped");
+            let then = match left {
+                true => "idle connections are closed",
+                false => "a waiting connection is dropped",
+            };
+            warn!(%error, then, "out of resources");
+        }
+        if left {
+            return;
         }
         drop(self.reserve.take());
         // Only what waits already: an accept that would wait is given up at once.
@@ -96,6 +108,17 @@ impl<'a> Incoming<'a> {
         }
         self.reserve = File::open("/dev/null").ok();
         sleep(PAUSE).await;
+    }
+}
+
+/// Lets the process open as many files as the system grants it: the soft limit (getrlimit(2)) is
+/// for programs that still use select(2). How many these are; none where there is no bound.
+pub fn raise_descriptors() -> Option<u64> {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    match setrlimit(Resource::Nofile, raised) {
+        Ok(()) => limit.maximum,
+        Err(_) => limit.current,
     }
 }
 

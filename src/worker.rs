@@ -282,7 +282,9 @@ async fn serve(socket: Socket, seat: Seat, relay: Relay, handshakes: &Handshakes
             Some(Ok(Err(error))) => {
                 debug!(client = %sender, %error, "closed before its first bytes")
             }
-            Some(Err(_)) => debug!(client = %sender, "no first bytes in time"),
+            Some(Err(_)) => {
+                listener.refusals().refused(sender, "handshake_timeout", "no first bytes in time");
+            }
             None => debug!(client = %sender, "closed to make room"),
         }
     }

@@ -5,7 +5,7 @@ use std::{future::pending, sync::Arc, time::Duration};
 use futures_util::{StreamExt, future::join_all, stream::FuturesUnordered};
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, watch},
-    time::timeout,
+    time::{Instant, timeout},
 };
 
 use crate::{
@@ -21,23 +21,26 @@ pub(super) struct Capacity {
     /// Beyond these, for health checks.
     reserve: Arc<Semaphore>,
     limits: Limits,
+    /// Places that nobody has for a while, since the process is out of descriptors, and until when.
+    capped: Option<(Instant, Vec<OwnedSemaphorePermit>)>,
 }
 
 impl Capacity {
     /// As many as `limits` say.
     pub(super) fn new(limits: &Limits) -> Self {
         let [places, reserve] = sizes(limits).map(|size| Arc::new(Semaphore::new(size as usize)));
-        Self { places, reserve, limits: *limits }
+        Self { places, reserve, limits: *limits, capped: None }
     }
 
     /// A place for one more connection, and whether it is one of the reserve. Where all are taken,
     /// the connection that is idle for longest gives its own up; where none is idle, there is the
     /// reserve, of which the oldest gives way.
     pub(super) async fn take(
-        &self,
+        &mut self,
         listener: &Arc<Listener>,
         workers: &[Worker],
     ) -> Option<(OwnedSemaphorePermit, bool)> {
+        self.capped.take_if(|(until, _)| *until <= Instant::now());
         for (places, reserved) in [(&self.places, false), (&self.reserve, true)] {
             if let Ok(permit) = Arc::clone(places).try_acquire_owned() {
                 return Some((permit, reserved));
@@ -52,31 +55,56 @@ impl Capacity {
         None
     }
 
+    /// The process is out of descriptors: for a while there are no more connections than now, and
+    /// some idle ones are ended, so that probes, calls and files have descriptors. False where none
+    /// is idle.
+    pub(super) async fn cap(&mut self, listener: &Arc<Listener>, workers: &[Worker]) -> bool {
+        let mut held: Vec<_> = self.capped.take().map(|(_, held)| held).unwrap_or_default();
+        let free = u32::try_from(self.places.available_permits()).unwrap_or(u32::MAX);
+        held.extend(Arc::clone(&self.places).try_acquire_many_owned(free).ok());
+        let wanted = Wanted { listener: Arc::clone(listener), reserved: false };
+        let mut left = 0;
+        while left < MARGIN && make_room(&wanted, workers).await {
+            let place = timeout(SOON, Arc::clone(&self.places).acquire_owned()).await;
+            let Ok(Ok(place)) = place else { break };
+            held.push(place);
+            left += 1;
+        }
+        self.capped = Some((Instant::now() + WHILE, held));
+        left > 0
+    }
+
     /// Has as many places as `listener` says at the time, for as long as it is polled. Those that
     /// are too many are taken away when they are free.
-    pub(super) async fn follow(&self, mut listener: watch::Receiver<Arc<Listener>>) {
-        let (mut fewer, mut now) = (FuturesUnordered::new(), sizes(&self.limits));
-        loop {
-            tokio::select! {
-                biased;
-                Some(Ok(back)) = fewer.next() => {
-                    let back: OwnedSemaphorePermit = back;
-                    back.forget();
-                    continue;
+    pub(super) fn follow(
+        &self,
+        mut listener: watch::Receiver<Arc<Listener>>,
+    ) -> impl Future<Output = ()> + use<> {
+        let all = [&self.places, &self.reserve].map(Arc::clone);
+        let mut now = sizes(&self.limits);
+        async move {
+            let mut fewer = FuturesUnordered::new();
+            loop {
+                tokio::select! {
+                    biased;
+                    Some(Ok(back)) = fewer.next() => {
+                        let back: OwnedSemaphorePermit = back;
+                        back.forget();
+                        continue;
+                    }
+                    changed = listener.changed() => if changed.is_err() {
+                        // Nobody replaces the listener any more: it is to stop.
+                        pending::<()>().await;
+                    },
                 }
-                changed = listener.changed() => if changed.is_err() {
-                    // Nobody replaces the listener any more: it is to stop.
-                    pending::<()>().await;
-                },
-            }
-            let before = std::mem::replace(&mut now, sizes(listener.borrow_and_update().limits()));
-            for (places, (before, now)) in
-                [&self.places, &self.reserve].into_iter().zip(before.into_iter().zip(now))
-            {
-                if now > before {
-                    places.add_permits((now - before) as usize);
-                } else if now < before {
-                    fewer.push(Arc::clone(places).acquire_many_owned(before - now));
+                let new = sizes(listener.borrow_and_update().limits());
+                let before = std::mem::replace(&mut now, new);
+                for (places, (before, now)) in all.iter().zip(before.into_iter().zip(now)) {
+                    if now > before {
+                        places.add_permits((now - before) as usize);
+                    } else if now < before {
+                        fewer.push(Arc::clone(places).acquire_many_owned(before - now));
+                    }
                 }
             }
         }
@@ -98,5 +126,9 @@ fn sizes(limits: &Limits) -> [u32; 2] {
     [limits.max_connections, limits.reserved_connections]
 }
 
+/// How many connections end at once where the process is out of descriptors.
+const MARGIN: usize = 16;
+/// How long there are no more after that.
+const WHILE: Duration = Duration::from_secs(10);
 /// How long a connection that is ended may take to give its place up.
 const SOON: Duration = Duration::from_millis(500);

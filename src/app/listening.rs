@@ -141,12 +141,23 @@ async fn accept(
     workers: Arc<Vec<Worker>>,
     stop: CancellationToken,
 ) -> bool {
-    let capacity = Capacity::new(listener.borrow().limits());
+    let mut capacity = Capacity::new(listener.borrow().limits());
     let mut places: Option<Addresses> = None;
+    let following = capacity.follow(listener.clone());
     let accepting = async {
         let mut incoming = net::Incoming::of(&socket);
-        while let Some((stream, client)) = incoming.next(&stop).await {
+        loop {
+            let accepted = incoming.next(&stop).await;
             let listener = Arc::clone(&listener.borrow());
+            let (stream, client) = match accepted {
+                Ok(Some(accepted)) => accepted,
+                Ok(None) => return,
+                Err(error) => {
+                    let left = capacity.cap(&listener, &workers).await;
+                    incoming.pause(&error, left).await;
+                    continue;
+                }
+            };
             let Some(origin) = origin(&mut places, &listener, client) else { continue };
             match capacity.take(&listener, &workers).await {
                 Some((permit, reserved)) => {
@@ -159,7 +170,7 @@ async fn accept(
     tokio::select! {
         // Permits that are to be taken away are asked for before the next connection's.
         biased;
-        () = capacity.follow(listener.clone()) => {}
+        () = following => {}
         () = accepting => {}
     }
     stop.is_cancelled()

@@ -56,7 +56,8 @@ pub struct RefusedLabels {
     /// The listener's name, or `admin`.
     pub listener: Text,
     /// `address` where it is outside `allow`, `per_address` where its address has enough,
-    /// `proxy_protocol` where it does not begin as it must. Where its TLS failed: of the client's
+    /// `proxy_protocol` where it does not begin as it must, `handshake_timeout` where it does not
+    /// begin in time, `max_connections` where all others are busy. Where its TLS failed: of the client's
     /// certificate `tls_no_certificate`, `tls_unknown_ca`, `tls_expired`, `tls_revoked` or
     /// `tls_bad_certificate`; `tls_alert` where the client ended it, as one does that does not trust
     /// this end; `tls_nothing_common` (version, suite or ALPN), `tls_plain` where it speaks without,

@@ -79,8 +79,8 @@ impl Engine {
                     } else if quiet >= millis(limits.first_request_timeout)
                         && !link.connection.has_asked()
                     {
-                        link.cause = Some(Cause::Unasked);
-                        link.drain(now);
+                        link.cause.get_or_insert(Cause::Unasked);
+                        link.close(Reason::NO_ERROR);
                     } else if quiet >= millis(limits.idle_timeout) || now >= link.old_at {
                         link.drain(now);
                     }

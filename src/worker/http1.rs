@@ -89,6 +89,10 @@ pub(super) async fn serve(
                 Some(asked) if !stopping && asked + limits.idle_timeout > Instant::now() => {
                     until = asked + limits.idle_timeout;
                 }
+                None if !stopping => {
+                    let why = "no whole request in time";
+                    return listener.refusals().refused(asker.client, "handshake_timeout", why);
+                }
                 _ => return debug!("HTTP/1.1 connection idle"),
             },
         }
