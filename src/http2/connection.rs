@@ -84,6 +84,17 @@ pub enum Event {
         /// Whether that is all.
         end: bool,
     },
+    /// A response's head or trailers are larger than the limit; its stream is closed by that.
+    Overlong {
+        /// The stream.
+        stream: u32,
+        /// The caller's number for it.
+        call: u32,
+        /// It was the trailers.
+        trailers: bool,
+        /// It has too many fields, and is not too large otherwise.
+        fields: bool,
+    },
     /// Payload, or the end without any.
     Data {
         /// The stream.

@@ -234,6 +234,9 @@ impl Engine {
             Event::TooLarge { stream, block, end } => {
                 self.too_large(StreamKey { link: id, stream }, block, end);
             }
+            Event::Overlong { call, trailers, fields, .. } => {
+                self.overlong(call, trailers, fields);
+            }
             Event::Data { call, start, stop, end, .. } => {
                 let payload = Payload::read(input, start..stop);
                 match self.calls.get(call as usize).map(|call| call.serial) {

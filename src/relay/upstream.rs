@@ -105,6 +105,32 @@ impl Engine {
         self.push(index, Direction::Response, Payload::NONE);
     }
 
+    /// A response's head or trailers were larger than an endpoint's may be. The call may have had
+    /// its effect, and would meet the same limit again: 8 without RetryInfo, on which OTLP's
+    /// exporters do not send it again, and which gRPC's own implementations say in this case.
+    pub(super) fn overlong(&mut self, index: u32, trailers: bool, fields: bool) {
+        let Some(call) = self.calls.get_mut(index as usize) else { return };
+        let Peer::Endpoint(peer) = &call.peer else { return };
+        let key = match fields {
+            true => "max_upstream_header_fields",
+            false => "max_upstream_header_list_size",
+        };
+        let what = if trailers { "trailers" } else { "headers" };
+        let upstream = call.listener.targets[usize::from(call.target)].upstream.name();
+        let endpoint = peer.in_flight.endpoint().address();
+        let why = format!("the {what} of a response of {upstream}, {endpoint}, are over the limit");
+        let client = self.links.get(call.client.link).and_then(|link| link.client);
+        call.listener.refusals().cut(client.map(|it| it.ip()), key, why);
+        let words = format!("the {what} of the response exceed limits.{key} of Upbeat");
+        let status = Status::new(Code::ResourceExhausted, words);
+        if !trailers {
+            return self.fail(index, &status);
+        }
+        // What came before is still brought to the client.
+        call.end = Some(End::Status(status.code));
+        self.end_local(index, &status);
+    }
+
     /// The endpoint reset its stream. After the end of its response it only wants no more of the
     /// request (RFC 9113, 8.1): what waits for the client is still brought to it. A refusal that
     /// stays is passed on as it is, since it tells the client that it may try again.

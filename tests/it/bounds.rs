@@ -14,8 +14,8 @@ use crate::fixture::{
     eventually,
     proxy::{Proxy, yaml},
     wire::{
-        DATA, End, Frame, GOAWAY, INITIAL_WINDOW_SIZE, Message, PING, PRIORITY, RST_STREAM,
-        SETTINGS, WINDOW_UPDATE, Wire,
+        DATA, Frame, GOAWAY, INITIAL_WINDOW_SIZE, Message, PING, PRIORITY, RST_STREAM, SETTINGS,
+        WINDOW_UPDATE, Wire,
     },
 };
 
@@ -145,31 +145,74 @@ async fn a_request_with_too_many_fields_reaches_no_backend() {
     proxy.stop().await;
 }
 
+/// A head or trailers with so many fields more, each this large, and which limit they are over.
+type Overlong = (&'static str, bool, usize, usize, Option<&'static str>);
+
 #[tokio::test]
-async fn a_response_with_too_many_fields_is_a_reset() {
+async fn an_overlong_response_ends_with_a_status_of_our_own_and_nothing_else_does() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let endpoint = listener.local_addr().unwrap();
-    let limits = "{ max_upstream_header_fields: 8 }";
+    let limits = "{ max_upstream_header_fields: 8, max_upstream_header_list_size: 32KiB }";
+    let cases: [Overlong; 7] = [
+        ("head", false, 6, 1, None),
+        ("head", false, 7, 1, Some("limits.max_upstream_header_fields of Upbeat")),
+        ("head", true, 1, 40_000, Some("limits.max_upstream_header_list_size of Upbeat")),
+        ("trailers", true, 1, 30_000, None),
+        ("trailers", true, 1, 40_000, Some("limits.max_upstream_header_list_size of Upbeat")),
+        ("trailers", true, 5, 100_000, Some("limits.max_upstream_header_list_size of Upbeat")),
+        ("trailers", true, 0, 0, None),
+    ];
     let backend = async {
         let mut backend = Wire::accept(&listener).await;
-        for (stream, more) in [(1, 6), (3, 7)] {
-            let head = [(":status", "200"), ("content-type", "application/grpc")];
-            let head = [&head[..], &vec![("x-more", "1"); more]].concat();
-            backend.begun(stream).await;
-            let response = Message::new(&head).trailers(&[("grpc-status", "0")]);
+        // One of another client, which is there from the first to the last.
+        backend.begun(1).await;
+        for (number, (place, body, more, size, _)) in cases.into_iter().enumerate() {
+            let stream = 3 + 2 * number as u32;
+            let more = vec![("x-more", "v".repeat(size)); more];
+            let more: Vec<_> = more.iter().map(|(name, value)| (*name, value.as_str())).collect();
+            let mut head = vec![(":status", "200"), ("content-type", "application/grpc")];
+            let mut trailers = vec![("grpc-status", "0")];
+            if place == "head" { &mut head } else { &mut trailers }.extend(more);
+            backend.message(stream).await;
+            let body = if body { vec![0, 0, 0, 0, 1, 7] } else { Vec::new() };
+            let response = Message::new(&head).body(body).trailers(&trailers);
             backend.play(stream, &response, 16_384).await;
         }
+        let response = Message::new(&[(":status", "200"), ("content-type", "application/grpc")]);
+        backend.play(1, &response.trailers(&[("grpc-status", "0")]), 16_384).await;
         while backend.next().await.is_some() {}
     };
     let client = async {
         let proxy = proxy(endpoint, limits).await;
+        let mut other = Wire::connect(proxy.address("otlp")).await;
+        let stays = other.open();
+        other.head(stays, &call("/test.Echo/Unary"), true).await;
         let mut wire = Wire::connect(proxy.address("otlp")).await;
-        for end in [End::Trailers, End::Reset(1)] {
+        for (place, _, _, _, over) in cases {
             let stream = wire.open();
-            wire.head(stream, &call("/test.Echo/Unary"), true).await;
-            assert_eq!(wire.message(stream).await.ended_by, end);
+            let request = Message::new(&call("/test.Echo/Unary")).body([0; 5]);
+            wire.play(stream, &request, 16_384).await;
+            let reply = wire.message(stream).await;
+            let status = if over.is_some() { &b"8"[..] } else { b"0" };
+            assert_eq!(reply.value("grpc-status"), Some(status), "{place} {over:?} {reply:?}");
+            if let Some(over) = over {
+                let words = String::from_utf8_lossy(reply.value("grpc-message").unwrap());
+                assert!(words.ends_with(over), "{words}");
+                assert_eq!(reply.value("grpc-status-details-bin"), None, "no RetryInfo");
+                assert_eq!(reply.body.is_empty(), place == "head");
+            }
         }
-        drop(wire);
+        assert_eq!(other.message(stays).await.value("grpc-status"), Some(&b"0"[..]));
+        for (key, count) in [("list_size", 3.0), ("fields", 1.0)] {
+            let name = format!(
+                r#"upbeat_streams_cut_total{{listener="otlp",reason="max_upstream_header_{key}"}}"#
+            );
+            assert_eq!(proxy.metric(&name).await, count, "{key}");
+        }
+        let ejected =
+            format!(r#"upbeat_endpoint_ejected{{upstream="otlp",endpoint="{endpoint}"}}"#);
+        assert_eq!(proxy.metric(&ejected).await, 0.0);
+        drop((wire, other));
         proxy.stop().await;
     };
     tokio::join!(backend, client);

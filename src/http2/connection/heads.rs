@@ -66,9 +66,12 @@ impl Connection {
         block.bytes.extend_from_slice(payload);
         // Huffman makes a list no more than a few times smaller; what goes beyond it is no list
         // that would be taken.
-        if block.bytes.len() > self.limits.header_list + super::DEFAULT_FRAME
-            || block.frames > self.limits.header_frames
-        {
+        let most = match self.role {
+            Role::Server => self.limits.header_list + super::DEFAULT_FRAME,
+            // Other clients' calls are on this connection, too.
+            Role::Client => ENDPOINT_BLOCK + super::DEFAULT_FRAME,
+        };
+        if block.bytes.len() > most || block.frames > self.limits.header_frames {
             self.budget.exceed("header_frames");
             return Err(Fatal(Reason::ENHANCE_YOUR_CALM));
         }
@@ -203,6 +206,16 @@ impl Connection {
     ) -> Option<Event> {
         let stream = self.streams.get_mut(&id)?;
         let (call, headed) = (stream.call, stream.headed);
+        if too_large && stream.receiving && self.role == Role::Client {
+            let fields = block.size() <= self.limits.header_list;
+            context.recycle(block);
+            if end && !stream.sending {
+                self.streams.remove(&id);
+            } else {
+                self.reset(id, Reason::CANCEL, out);
+            }
+            return Some(Event::Overlong { stream: id, call, trailers: headed, fields });
+        }
         let facts = match headed {
             _ if !stream.receiving => Err(Reason::STREAM_CLOSED),
             _ if too_large => Err(Reason::PROTOCOL_ERROR),
@@ -242,3 +255,6 @@ impl Connection {
         })
     }
 }
+
+/// The largest header block of an endpoint that is decoded, be it over the limit or not, in bytes.
+const ENDPOINT_BLOCK: usize = 1 << 20;

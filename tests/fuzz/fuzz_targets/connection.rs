@@ -176,6 +176,11 @@ impl End {
                 self.heard.events.push(format!("trailers {stream} {}", text(&block)));
                 self.over(stream, true);
             }
+            Event::Overlong { stream, call, trailers, fields } => {
+                assert_eq!(call, stream);
+                self.heard.events.push(format!("overlong {stream} {trailers} {fields}"));
+                self.streams.remove(&stream).unwrap();
+            }
             Event::Reset { stream, call, reason } => {
                 assert_eq!(call, stream);
                 self.heard.events.push(format!("reset {stream} {reason:?}"));
