@@ -36,7 +36,7 @@ pub use self::document::{
     NotServingAs, ProxyProtocol, ProxyVersion, Records, Reload, RetryStatus,
 };
 pub use self::limits::{ClientLimits, Frames, Limits, LimitsPer, Priorities, Rate, WindowUpdates};
-pub use self::value::{Cap, Quorum, Range, Share, Watch, Workers};
+pub use self::value::{Buffer, Cap, Quorum, Range, Share, Watch, Workers};
 pub use self::view::View;
 pub use self::written::{Difference, Written};
 

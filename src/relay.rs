@@ -15,6 +15,7 @@
 //! call  flow  link  lane …        what that is; nothing here knows the engine
 //! ```
 
+mod buffered;
 mod buffers;
 mod call;
 mod cause;
@@ -34,6 +35,7 @@ mod link;
 mod links;
 mod listener;
 mod local;
+mod memory;
 mod own;
 mod parts;
 mod payload;
@@ -56,6 +58,7 @@ mod times;
 mod turn;
 mod turned_away;
 mod upstream;
+mod waiting;
 mod watches;
 
 use std::time::Duration;

@@ -6,7 +6,7 @@ use bytesize::ByteSize;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::value::Cap;
+use super::value::{Buffer, Cap};
 
 /// Bounds on what a client or a backend may ask for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
@@ -66,11 +66,28 @@ pub struct Limits {
     #[serde(with = "humantime_serde")]
     #[schemars(with = "String")]
     pub idle_timeout: Duration,
-    /// How long a client or a backend may take nothing of what waits for it, before its connection
-    /// is closed. Default: 30s.
+    /// How long a client or a backend may take nothing of what waits for its connection before that
+    /// is closed, and fewer than 16 KiB, or the rest, of what waits for one stream before that is
+    /// reset. Default: 30s.
     #[serde(with = "humantime_serde")]
     #[schemars(with = "String")]
     pub send_timeout: Duration,
+    /// How long a client may bring less than 1 KiB, or the rest, of a message that it began, before
+    /// its call is ended: until then it has a stream of an endpoint that others may need.
+    /// Default: 30s.
+    #[serde(with = "humantime_serde")]
+    #[schemars(with = "String")]
+    pub message_timeout: Duration,
+    /// Payload of the calls of one client connection that may wait here for its receivers. From
+    /// 8 MiB below it the connection has less of its window back; above it the call that holds most
+    /// ends with 8 and RetryInfo. Default: 24MiB.
+    #[schemars(with = "String")]
+    pub max_connection_buffer: ByteSize,
+    /// Payload that may wait so in one worker. Above half of it connections have less of their
+    /// windows back; above it the calls of those that hold most end with 8 and RetryInfo.
+    /// Default: `auto`, an eighth of the memory that the process may use, divided by the cores, from
+    /// 8 to 64 MiB.
+    pub max_worker_buffer: Buffer,
     /// A connection older than this, give or take 10 %, is asked to end by GOAWAY. Default: 30m.
     #[serde(with = "humantime_serde")]
     #[schemars(with = "String")]
@@ -140,6 +157,9 @@ impl Default for Limits {
             frame_timeout: Duration::from_secs(5),
             idle_timeout: Duration::from_secs(620),
             send_timeout: Duration::from_secs(30),
+            message_timeout: Duration::from_secs(30),
+            max_connection_buffer: ByteSize::mib(24),
+            max_worker_buffer: Buffer::Auto,
             max_connection_age: Duration::from_secs(30 * 60),
             max_connection_age_grace: Duration::from_secs(5 * 60),
             client_ping_interval: Duration::from_secs(30),

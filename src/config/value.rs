@@ -3,6 +3,7 @@
 
 use std::{borrow::Cow, fmt, net::IpAddr, str::FromStr};
 
+use bytesize::ByteSize;
 use ipnet::IpNet;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{
@@ -95,6 +96,28 @@ impl FromStr for Workers {
             _ if text == "auto" => Ok(Self::Auto),
             Ok(count @ 1..=1024) => Ok(Self::Count(count)),
             _ => Err(format!("{text:?} is not a number of workers: expected auto, or 1 to 1024")),
+        }
+    }
+}
+
+/// How much may be kept in memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Buffer {
+    /// A share of the memory that the process may use.
+    #[default]
+    Auto,
+    /// This much.
+    Size(ByteSize),
+}
+
+impl FromStr for Buffer {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.parse() {
+            _ if text == "auto" => Ok(Self::Auto),
+            Ok(size) => Ok(Self::Size(size)),
+            Err(_) => Err(format!("{text:?} is not a size: expected auto, or such as 64MiB")),
         }
     }
 }
@@ -252,6 +275,8 @@ scalar!(Cap, {
         { "type": "string", "pattern": "^(unlimited|[1-9][0-9]*)$" },
     ]
 });
+
+scalar!(Buffer, { "type": "string" });
 
 scalar!(Range, { "type": "string" });
 

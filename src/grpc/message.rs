@@ -84,12 +84,12 @@ fn inflate(message: &[u8], encoding: Option<&[u8]>, limit: usize) -> Result<Vec<
 }
 
 /// Reads the lengths of the messages that pass, chunk by chunk, without keeping or changing them.
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 pub struct MessageSizes {
     limit: u64,
     prefix: [u8; PREFIX],
-    filled: usize,
-    remaining: u64,
+    filled: u8,
+    remaining: u32,
 }
 
 /// A message's prefix announces more than is allowed.
@@ -108,9 +108,28 @@ impl MessageSizes {
         Self { limit, prefix: [0; PREFIX], filled: 0, remaining: 0 }
     }
 
+    /// The same bound, before the first message.
+    pub fn fresh(&self) -> Self {
+        Self::new(self.limit)
+    }
+
     /// What is still to come of the message whose prefix was read last, in bytes.
     pub fn remaining(&self) -> usize {
-        usize::try_from(self.remaining).unwrap_or(usize::MAX)
+        self.remaining as usize
+    }
+
+    /// How much has come of the message that is not whole, its prefix included, in bytes: 0 between
+    /// two messages.
+    pub fn unfinished(&self) -> usize {
+        match self.remaining {
+            0 => self.filled.into(),
+            remaining => PREFIX + (self.length() - remaining) as usize,
+        }
+    }
+
+    fn length(&self) -> u32 {
+        let [_, length @ ..] = self.prefix;
+        u32::from_be_bytes(length)
     }
 
     /// Takes the next chunk of the body.
@@ -120,21 +139,20 @@ impl MessageSizes {
     pub fn scan(&mut self, mut chunk: &[u8]) -> Result<(), TooLarge> {
         while !chunk.is_empty() {
             if self.remaining > 0 {
-                let skipped =
-                    chunk.len().min(usize::try_from(self.remaining).unwrap_or(usize::MAX));
-                self.remaining -= skipped as u64;
+                let skipped = chunk.len().min(self.remaining as usize);
+                self.remaining -= skipped as u32;
                 chunk = &chunk[skipped..];
                 continue;
             }
-            let taken = chunk.len().min(PREFIX - self.filled);
-            self.prefix[self.filled..self.filled + taken].copy_from_slice(&chunk[..taken]);
-            self.filled += taken;
+            let filled = usize::from(self.filled);
+            let taken = chunk.len().min(PREFIX - filled);
+            self.prefix[filled..filled + taken].copy_from_slice(&chunk[..taken]);
+            self.filled += taken as u8;
             chunk = &chunk[taken..];
-            if self.filled == PREFIX {
-                let [_, length @ ..] = self.prefix;
-                let size = u64::from(u32::from_be_bytes(length));
-                if size > self.limit {
-                    return Err(TooLarge { size, limit: self.limit });
+            if usize::from(self.filled) == PREFIX {
+                let size = self.length();
+                if u64::from(size) > self.limit {
+                    return Err(TooLarge { size: size.into(), limit: self.limit });
                 }
                 self.remaining = size;
                 self.filled = 0;
@@ -153,6 +171,19 @@ mod tests {
 
     use super::*;
     use crate::grpc::HealthCheckRequest;
+
+    #[test]
+    fn what_has_come_of_a_message_is_known_until_it_is_whole() {
+        let mut sizes = MessageSizes::new(100);
+        let came = |sizes: &mut MessageSizes, bytes: &[u8]| {
+            sizes.scan(bytes).unwrap();
+            sizes.unfinished()
+        };
+        assert_eq!(came(&mut sizes, &[0, 0, 0]), 3);
+        assert_eq!(came(&mut sizes, &[0, 4]), 5);
+        assert_eq!(came(&mut sizes, &[7; 3]), 8);
+        assert_eq!(came(&mut sizes, &[7, 0, 0, 0, 0, 0]), 0);
+    }
 
     fn gzip(bytes: &[u8]) -> Vec<u8> {
         let mut encoder = GzEncoder::new(Vec::new(), Compression::default());

@@ -2,8 +2,8 @@
 //!
 //! The caller feeds what its socket read to [`Connection::next`] until that has no event left,
 //! and writes what was appended to `out`. It keeps the message bodies itself: DATA is handed out as
-//! ranges of the input, as it arrives, and is credited to the peer by [`Connection::credit`] when
-//! its receiver took it.
+//! ranges of the input, as it arrives, and is credited to the peer by [`Connection::credit`] for all
+//! streams and by [`Connection::credit_stream`] for its own.
 
 mod control;
 mod forgotten;

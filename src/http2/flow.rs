@@ -71,12 +71,19 @@ impl ReceiveWindow {
     /// Gives bytes back that came. Small amounts are held back until they are worth a frame; what
     /// is to be announced now.
     pub fn credit(&mut self, bytes: usize) -> Option<u32> {
+        self.credit_up_to(bytes, self.size)
+    }
+
+    /// Gives bytes back, and widens the window to `size` with them where it is smaller.
+    pub fn credit_up_to(&mut self, bytes: usize, size: u32) -> Option<u32> {
         self.owed += u32::try_from(bytes).unwrap_or(u32::MAX);
         if self.owed < self.size / 2 {
             return None;
         }
-        self.open += self.owed;
-        Some(std::mem::take(&mut self.owed))
+        let more = std::mem::take(&mut self.owed) + size.saturating_sub(self.size);
+        self.size = self.size.max(size);
+        self.open += more;
+        Some(more)
     }
 }
 
@@ -97,6 +104,17 @@ mod tests {
         window.change(1).unwrap();
         assert_eq!(window.available(), 1);
         assert_eq!(window.change(i64::from(STREAM)), Err(Overflow));
+    }
+
+    #[test]
+    fn a_window_widens_once_its_sender_has_had_half_of_it_back() {
+        let mut window = ReceiveWindow::new(100);
+        window.receive(100).unwrap();
+        assert_eq!(window.credit_up_to(49, 1000), None);
+        assert_eq!(window.credit_up_to(1, 1000), Some(950));
+        assert_eq!((window.open, window.size), (950, 1000));
+        assert_eq!(window.credit_up_to(499, 1000), None);
+        assert_eq!(window.credit_up_to(1, 100), Some(500));
     }
 
     proptest! {

@@ -4,13 +4,16 @@ use std::{net::SocketAddr, ops::Range, rc::Rc, sync::Arc};
 
 use tokio::time::Instant;
 
-use super::{End, Listener, flow::Flow, millis, quota::Held, replay::Replay, watches::Watching};
+use super::{
+    End, Listener, flow::Flow, lane::LaneKey, millis, quota::Held, replay::Replay,
+    watches::Watching,
+};
 use crate::{
     config::{NotServingAs, Policy},
     grpc::Status,
     http2::{block::Block, field::Field},
     route::Dialect,
-    upstream::{InFlight, Place, Ticket},
+    upstream::{InFlight, Place, Ticket, Turn},
 };
 
 /// A call's place, and a number that no other call at that place has.
@@ -39,6 +42,8 @@ pub(super) struct Call {
     pub(super) peer: Peer,
     pub(super) request: Flow,
     pub(super) response: Flow,
+    /// How much waits of both, as it was taken down last, in bytes.
+    pub(super) buffered: usize,
     /// Whether the response's head was sent.
     pub(super) answered: bool,
     /// Which of the listener's ways it takes, and which of its targets.
@@ -132,6 +137,8 @@ pub(super) struct Opening {
     pub(super) waits_for: Option<InFlight>,
     /// Since when, in milliseconds.
     pub(super) waits_since: u64,
+    /// Its place among those that wait for one of its streams.
+    pub(super) waiting: Option<Waiting>,
     /// Its place among those that wait until an endpoint has room, and until when.
     pub(super) queued: Option<(Ticket, u64)>,
     /// Targets without an endpoint for it.
@@ -154,6 +161,7 @@ impl Opening {
             first: 0..0,
             waits_for: None,
             waits_since: 0,
+            waiting: None,
             queued: None,
             passed: Vec::new(),
             tried: Vec::new(),
@@ -161,6 +169,15 @@ impl Opening {
             why: None,
         }
     }
+}
+
+/// A call's place among those that wait for a stream of an endpoint.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Waiting {
+    pub(super) at: LaneKey,
+    pub(super) turn: Turn,
+    /// It is held back, since its client has more than its share.
+    pub(super) held_back: bool,
 }
 
 /// A call that an endpoint has.

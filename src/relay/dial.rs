@@ -173,8 +173,12 @@ fn endpoint_limits(limits: &config::Limits) -> Limits {
             .unwrap_or(usize::MAX),
         header_fields: limits.max_upstream_header_fields as usize,
         header_frames: limits.max_upstream_header_frames as usize,
-        stream_window: STREAM_WINDOW,
+        stream_window: FIRST_WINDOW,
         connection_window: 128 * STREAM_WINDOW,
         frames: None,
     }
 }
+
+/// What an endpoint may send on a stream before its client has taken some of it, in bytes; then the
+/// window is widened. A client that takes nothing holds no more of each of its calls.
+const FIRST_WINDOW: u32 = 32 << 10;

@@ -19,44 +19,40 @@ impl Engine {
             && !opening.first.is_empty()
             && !payload.is_empty()
         {
-            let (key, link) = (self.key(index), self.calls[index as usize].client.link);
+            let key = self.key(index);
             self.open_head(key, payload.input());
             if self.call(key).is_none() {
-                return self.discard(link, payload.len());
+                return;
             }
         }
+        let now = self.context.now;
         let call = &mut self.calls[index as usize];
         call.request.ended |= end;
         match &mut call.peer {
             Peer::Local(local) => {
-                let asked = local.asked.is_some();
-                let link = call.client.link;
-                if asked {
-                    call.request.push(payload.bytes());
-                }
-                self.discard(link, payload.len());
-                if asked {
+                if local.asked.is_some() {
+                    call.request.push(payload.bytes(), 0, now);
                     self.asked(index);
                 }
             }
             Peer::Reflection(_) => {
-                let link = call.client.link;
-                call.request.push(payload.bytes());
-                self.discard(link, payload.len());
+                call.request.push(payload.bytes(), 0, now);
                 self.reflected(index);
             }
             Peer::Opening(_) | Peer::Endpoint(_) => {
                 call.holds.took(payload.len(), self.clock);
-                if let Some(sizes) = &mut call.request.sizes
-                    && let Err(error) = sizes.scan(payload.bytes())
-                {
-                    return self.too_large_message(index, error, payload.len());
+                if let Err(error) = call.request.receive(payload.bytes(), now) {
+                    return self.too_large_message(index, error);
                 }
                 match &mut call.peer {
                     Peer::Opening(opening) if opening.new => {
                         if !payload.is_empty() {
                             opening.first = payload.range();
                         }
+                    }
+                    Peer::Opening(_) if end => {
+                        self.push(index, Direction::Request, payload);
+                        self.let_go(self.key(index));
                     }
                     _ => self.push(index, Direction::Request, payload),
                 }
@@ -65,9 +61,7 @@ impl Engine {
     }
 
     /// A message's prefix says more than the listener takes.
-    pub(super) fn too_large_message(&mut self, index: u32, error: TooLarge, unread: usize) {
-        let link = self.calls[index as usize].client.link;
-        self.discard(link, unread);
+    pub(super) fn too_large_message(&mut self, index: u32, error: TooLarge) {
         self.fail(index, &Status::new(Code::ResourceExhausted, error.to_string()));
     }
 
@@ -86,9 +80,14 @@ impl Engine {
     }
 
     /// Ends a call by a status of the relay's own: trailers-only, or in the trailers where a head
-    /// was sent already.
+    /// was sent already. A message that was cut is followed by a reset: behind a part of one, clients
+    /// take trailers for a broken server.
     pub(super) fn fail(&mut self, index: u32, status: &Status) {
         self.cut_endpoint(index);
+        let call = &mut self.calls[index as usize];
+        if call.answered && !call.response.is_between_messages() {
+            return self.reset_client(index, reset_as(status.code));
+        }
         let mut block = self.context.block();
         let call = &mut self.calls[index as usize];
         call.end = call.end.or(Some(match call.answered {
@@ -149,9 +148,23 @@ impl Engine {
     /// Takes a call out, counts it, and gives back what it held.
     fn remove_call(&mut self, index: u32) {
         let call = self.calls.remove(index as usize);
-        let Call { listener, client, started, label, end, peer, request, response, target, .. } =
-            call;
-        let (unsent, unread) = (request.uncredited(), response.uncredited());
+        self.looks[index as usize] = u64::MAX;
+        let Call {
+            listener,
+            client,
+            started,
+            label,
+            end,
+            peer,
+            request,
+            response,
+            target,
+            buffered,
+            ..
+        } = call;
+        if buffered > 0 {
+            self.change_buffered(client.link, buffered, 0);
+        }
         let forwarded = !matches!(label, Label::Health);
         let took = self.clock.duration_since(started);
         match peer {
@@ -159,8 +172,6 @@ impl Engine {
                 if let Some(replay) = peer.replay {
                     self.replays.end(replay, &mut self.context);
                 }
-                self.discard(client.link, unsent);
-                self.discard(peer.at.link, unread);
                 // Its room is free before anything that waits for it is told.
                 match end {
                     Some(End::Status(_)) => peer.in_flight.ended(took),
@@ -169,8 +180,13 @@ impl Engine {
                 self.freed(peer.at.link);
             }
             Peer::Opening(opening) => {
-                self.discard(client.link, unsent + opening.first.len());
                 self.context.recycle(opening.head);
+                if let Some(waiting) = opening.waiting {
+                    self.leave(waiting);
+                }
+                if let Some((ticket, _)) = &opening.queued {
+                    self.queues.leave(ticket);
+                }
                 let upstream = &listener.targets[usize::from(target)].upstream;
                 if let Some(in_flight) = opening.waits_for {
                     drop(in_flight);
@@ -239,6 +255,15 @@ impl Engine {
     pub(super) fn is_opening(&self, key: CallKey) -> bool {
         let call = self.calls.get(key.index as usize);
         call.is_some_and(|call| call.serial == key.serial && matches!(call.peer, Peer::Opening(_)))
+    }
+}
+
+/// The reset that gRPC clients read as this code (PROTOCOL-HTTP2.md, Errors).
+pub(super) fn reset_as(code: Code) -> Reason {
+    match code {
+        Code::Unavailable => Reason::REFUSED_STREAM,
+        Code::ResourceExhausted => Reason::ENHANCE_YOUR_CALM,
+        _ => Reason::CANCEL,
     }
 }
 

@@ -9,6 +9,7 @@ use tracing::debug;
 
 use super::{
     Listener,
+    buffered::Buffered,
     buffers::Buffers,
     call::{Call, CallKey, Holds, Label, Peer, StreamKey},
     cause::Cause,
@@ -16,6 +17,7 @@ use super::{
     flow::Flow,
     idle::IdleLinks,
     lane::{Lane, LaneKey},
+    late::LOOK,
     link::Kind,
     links::Links,
     millis,
@@ -48,6 +50,9 @@ pub(super) struct Engine {
     pub(super) own: Own,
     pub(super) links: Links,
     pub(super) calls: Slab<Call>,
+    /// When each of them is looked at for what it may be late for: apart, so that a tick passes many
+    /// calls by quickly.
+    pub(super) looks: Vec<u64>,
     pub(super) lanes: HashMap<LaneKey, Lane, ByIdentity>,
     pub(super) queues: Queues,
     pub(super) methods: Vec<Method>,
@@ -59,6 +64,7 @@ pub(super) struct Engine {
     /// Room for what came under TLS.
     opened: Vec<u8>,
     pub(super) replays: Replays,
+    pub(super) buffered: Buffered,
     /// Answers that may be those of a server that stops.
     pub(super) doubts: Vec<Doubt>,
     /// Links that may make room for others, as they were found last.
@@ -111,6 +117,7 @@ impl Engine {
             context,
             links: Links::default(),
             calls: Slab::new(),
+            looks: Vec::new(),
             lanes: HashMap::default(),
             queues: Queues::default(),
             methods: Vec::new(),
@@ -121,6 +128,7 @@ impl Engine {
             replays: Replays::new(
                 usize::try_from(limits.max_replay_size.as_u64()).unwrap_or(usize::MAX),
             ),
+            buffered: Buffered::new(limits),
             doubts: Vec::new(),
             idle: None,
             dirty: Vec::new(),
@@ -218,6 +226,7 @@ impl Engine {
                 link.send_parts(input, self.context.now);
             }
         }
+        self.relieve();
         self.touch(id);
         !self.links[id].closing
     }
@@ -238,12 +247,17 @@ impl Engine {
                 self.overlong(call, trailers, fields);
             }
             Event::Data { call, start, stop, end, .. } => {
-                let payload = Payload::read(input, start..stop);
-                match self.calls.get(call as usize).map(|call| call.serial) {
-                    Some(_) if client => self.request_data(call, payload, end),
-                    Some(_) => self.response_data(call, payload, end),
-                    // Answered already: nobody takes it.
-                    None => self.discard(id, stop - start),
+                self.credit(id, stop - start);
+                // One that is answered already takes nothing.
+                if self.calls.contains(call as usize) {
+                    let payload = Payload::read(input, start..stop);
+                    match client {
+                        true => self.request_data(call, payload, end),
+                        false => self.response_data(call, payload, end),
+                    }
+                }
+                if client {
+                    self.settle_credit(id);
                 }
             }
             Event::Trailers { call, block, .. } => {
@@ -346,7 +360,7 @@ impl Engine {
     ) -> CallKey {
         self.serials += 1;
         let serial = self.serials;
-        let mut request = Flow::new(Some(listener.max_message_size));
+        let mut request = Flow::new(listener.max_message_size);
         request.ended = ended;
         let call = Call {
             serial,
@@ -357,7 +371,8 @@ impl Engine {
             end: None,
             peer,
             request,
-            response: Flow::new(Some(listener.max_message_size)),
+            response: Flow::new(listener.max_message_size),
+            buffered: 0,
             answered: false,
             way: 0,
             target: 0,
@@ -367,7 +382,13 @@ impl Engine {
             retrying: None,
             holds: Holds::default(),
         };
-        CallKey { index: self.calls.insert(call) as u32, serial }
+        let index = self.calls.insert(call) as u32;
+        let look = self.context.now + LOOK;
+        match self.looks.get_mut(index as usize) {
+            Some(place) => *place = look,
+            None => self.looks.push(look),
+        }
+        CallKey { index, serial }
     }
 
     /// The call, if it is still there.

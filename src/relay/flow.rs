@@ -1,6 +1,10 @@
-//! One direction of a call: what its receiver did not take yet, and what was credited of it.
+//! One direction of a call: what its receiver did not take yet, what was credited of it, and since
+//! when either side owes progress.
 
-use crate::{grpc::MessageSizes, http2::block::Block};
+use crate::{
+    grpc::{MessageSizes, TooLarge},
+    http2::{block::Block, frame::Reason},
+};
 
 /// One direction's payload.
 #[derive(Debug)]
@@ -16,14 +20,44 @@ pub(super) struct Flow {
     pub(super) done: bool,
     /// It stands on the receiver's list of those that wait.
     pub(super) waits: bool,
+    /// The payload is made of gRPC's messages.
+    framed: bool,
     pub(super) trailers: Option<Block>,
-    /// Reads the lengths of messages; none where the payload is no gRPC.
-    pub(super) sizes: Option<MessageSizes>,
+    /// The reset that ends the stream in place of trailers, since a message was cut.
+    pub(super) reset: Option<Reason>,
+    /// Messages up to the end of what came, up to what came last, and up to the queue.
+    came: MessageSizes,
+    before: MessageSizes,
+    taken: MessageSizes,
+    receiver: Progress,
+    sender: Progress,
     pub(super) bytes: u64,
 }
 
+/// How many bytes passed since a time, in milliseconds.
+#[derive(Debug, Clone, Copy, Default)]
+struct Progress {
+    since: u64,
+    bytes: usize,
+}
+
+impl Progress {
+    fn begin(now: u64) -> Self {
+        Self { since: now, bytes: 0 }
+    }
+
+    /// Counts bytes; with each `least` of them the time begins anew.
+    fn add(&mut self, bytes: usize, least: usize, now: u64) {
+        self.bytes += bytes;
+        if self.bytes >= least {
+            *self = Self::begin(now);
+        }
+    }
+}
+
 impl Flow {
-    pub(super) fn new(max_message_size: Option<u64>) -> Self {
+    pub(super) fn new(max_message_size: u64) -> Self {
+        let sizes = MessageSizes::new(max_message_size);
         Self {
             queue: Vec::new(),
             start: 0,
@@ -31,35 +65,68 @@ impl Flow {
             ended: false,
             done: false,
             waits: false,
+            framed: true,
             trailers: None,
-            sizes: max_message_size.map(MessageSizes::new),
+            reset: None,
+            came: sizes,
+            before: sizes,
+            taken: sizes,
+            receiver: Progress::default(),
+            sender: Progress::default(),
             bytes: 0,
         }
+    }
+
+    /// Reads no messages: the payload is no gRPC.
+    pub(super) fn set_unframed(&mut self) {
+        self.framed = false;
+    }
+
+    /// Reads the lengths of messages in payload that came.
+    ///
+    /// # Errors
+    /// A message is larger than allowed.
+    pub(super) fn receive(&mut self, bytes: &[u8], now: u64) -> Result<(), TooLarge> {
+        if !self.framed {
+            return Ok(());
+        }
+        self.before = self.came;
+        self.came.scan(bytes)?;
+        if self.came.unfinished() > 0 {
+            if self.before.unfinished() == 0 {
+                self.sender = Progress::begin(now);
+            }
+            self.sender.add(bytes.len(), LEAST_BROUGHT, now);
+        }
+        Ok(())
     }
 
     pub(super) fn queued(&self) -> &[u8] {
         &self.queue[self.start..]
     }
 
-    pub(super) fn push(&mut self, bytes: &[u8]) {
-        if self.start > 0 && self.start == self.queue.len() {
+    /// Queues what came last, without the first `taken` bytes, which the receiver took.
+    pub(super) fn push(&mut self, bytes: &[u8], taken: usize, now: u64) {
+        if self.queued().is_empty() {
             self.queue.clear();
             self.start = 0;
+            self.taken = self.before;
+            pass(&mut self.taken, &bytes[..taken]);
+            self.receiver = Progress::begin(now);
         }
-        self.queue.extend_from_slice(bytes);
-    }
-
-    /// How much of what is queued is still to be credited.
-    pub(super) fn uncredited(&self) -> usize {
-        self.queued().len() - self.credited
+        self.queue.extend_from_slice(&bytes[taken..]);
     }
 
     /// Leaves out what was taken; how much of that is to be credited.
-    pub(super) fn pop(&mut self, bytes: usize) -> usize {
+    pub(super) fn pop(&mut self, bytes: usize, now: u64) -> usize {
+        pass(&mut self.taken, &self.queue[self.start..self.start + bytes]);
+        self.receiver.add(bytes, LEAST_TAKEN, now);
         self.start += bytes;
         if self.start == self.queue.len() {
             self.queue = Vec::new();
             self.start = 0;
+            // Up to now its sender may have had no room.
+            self.sender = Progress::begin(now);
         }
         let known = bytes.min(self.credited);
         self.credited -= known;
@@ -67,33 +134,142 @@ impl Flow {
     }
 
     /// Puts what was sent back before what is queued, to be sent on another stream.
-    pub(super) fn restore(&mut self, mut sent: Vec<u8>) {
+    pub(super) fn restore(&mut self, mut sent: Vec<u8>, now: u64) {
         self.credited += sent.len();
         sent.extend_from_slice(self.queued());
         (self.queue, self.start) = (sent, 0);
         (self.done, self.waits) = (false, false);
+        self.taken = self.came.fresh();
+        self.receiver = Progress::begin(now);
+    }
+
+    /// Leaves out the beginning of a message that will never be whole. False where a part of it was
+    /// sent on already.
+    pub(super) fn trim(&mut self) -> bool {
+        let unfinished = self.came.unfinished();
+        if !self.framed || unfinished > self.queued().len() {
+            return false;
+        }
+        self.queue.truncate(self.queue.len() - unfinished);
+        self.came = self.came.fresh();
+        true
+    }
+
+    /// Whether what the receiver took ends with a whole message.
+    pub(super) fn is_between_messages(&self) -> bool {
+        let last = if self.queued().is_empty() { &self.came } else { &self.taken };
+        self.framed && last.unfinished() == 0
+    }
+
+    /// Since when its receiver has taken less than it should.
+    pub(super) fn receiver_owes_since(&self) -> Option<u64> {
+        (self.waits && !self.queued().is_empty()).then_some(self.receiver.since)
+    }
+
+    /// Since when its sender has brought less than it should of the message that it began.
+    pub(super) fn sender_owes_since(&self) -> Option<u64> {
+        let owes = !self.ended && self.came.unfinished() > 0 && self.queued().is_empty();
+        owes.then_some(self.sender.since)
     }
 
     /// How much is known to come before the message that has begun is whole.
     pub(super) fn to_come(&self) -> usize {
-        self.sizes.as_ref().map_or(0, MessageSizes::remaining)
+        if self.framed { self.came.remaining() } else { 0 }
     }
 }
+
+/// Reads on. Messages that are too large were refused when they came.
+fn pass(sizes: &mut MessageSizes, bytes: &[u8]) {
+    _ = sizes.scan(bytes);
+}
+
+/// Bytes, or the rest, that a receiver must take within `send_timeout`.
+const LEAST_TAKEN: usize = 16 << 10;
+/// Bytes, or the rest, that a sender must bring of a message within `message_timeout`.
+const LEAST_BROUGHT: usize = 1 << 10;
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn came(flow: &mut Flow, bytes: &[u8], taken: usize, now: u64) {
+        flow.receive(bytes, now).unwrap();
+        if taken < bytes.len() {
+            flow.push(bytes, taken, now);
+        }
+    }
+
+    /// A message with this much payload.
+    fn message(length: u8) -> Vec<u8> {
+        [&[0, 0, 0, 0, length], &vec![7; length.into()][..]].concat()
+    }
+
     #[test]
     fn what_was_credited_is_not_credited_again() {
-        let mut flow = Flow::new(None);
-        flow.push(b"abcdef");
-        assert_eq!(flow.pop(4), 4);
-        flow.restore(b"abcd".to_vec());
-        assert_eq!((flow.queued(), flow.uncredited()), (&b"abcdef"[..], 2));
-        assert_eq!(flow.pop(3), 0);
-        flow.restore(b"abc".to_vec());
-        assert_eq!((flow.queued(), flow.uncredited()), (&b"abcdef"[..], 2));
-        assert_eq!((flow.pop(5), flow.pop(1)), (1, 1));
+        let mut flow = Flow::new(100);
+        came(&mut flow, &message(1), 0, 0);
+        assert_eq!(flow.pop(4, 0), 4);
+        flow.restore(message(1)[..4].to_vec(), 0);
+        assert_eq!(flow.queued(), message(1));
+        assert_eq!(flow.pop(3, 0), 0);
+        flow.restore(message(1)[..3].to_vec(), 0);
+        assert_eq!(flow.queued(), message(1));
+        assert_eq!((flow.pop(5, 0), flow.pop(1, 0)), (1, 1));
+    }
+
+    #[test]
+    fn whole_messages_are_kept_and_the_beginning_of_another_is_not() {
+        let mut flow = Flow::new(100);
+        let all = [message(3), message(4), message(5)[..7].to_vec()].concat();
+        came(&mut flow, &all, 2, 0);
+        assert!(!flow.is_between_messages(), "two bytes of the first were taken");
+        assert!(flow.trim());
+        assert_eq!(flow.queued(), &all[2..17]);
+        flow.pop(6, 0);
+        assert!(flow.is_between_messages());
+        flow.pop(9, 0);
+        assert!(flow.is_between_messages());
+    }
+
+    #[test]
+    fn a_message_of_which_a_part_was_sent_is_cut() {
+        let mut flow = Flow::new(100);
+        came(&mut flow, &[message(3), message(9)].concat()[..15], 10, 0);
+        assert!(!flow.is_between_messages() && !flow.trim());
+        flow.pop(5, 0);
+        assert!(!flow.is_between_messages());
+    }
+
+    #[test]
+    fn a_receiver_owes_16_kib_or_the_rest() {
+        let mut flow = Flow::new(1 << 20);
+        let large = [&[0, 0, 1, 0, 0][..], &[7; 1 << 16]].concat();
+        came(&mut flow, &large, 0, 10);
+        flow.waits = true;
+        assert_eq!(flow.receiver_owes_since(), Some(10));
+        flow.pop(16 << 10, 20);
+        assert_eq!(flow.receiver_owes_since(), Some(20));
+        flow.pop((16 << 10) - 1, 30);
+        assert_eq!(flow.receiver_owes_since(), Some(20));
+        flow.pop(flow.queued().len(), 40);
+        assert_eq!(flow.receiver_owes_since(), None);
+    }
+
+    #[test]
+    fn a_sender_owes_a_part_of_the_message_it_began_while_it_has_room() {
+        let mut flow = Flow::new(1 << 20);
+        assert_eq!(flow.sender_owes_since(), None);
+        came(&mut flow, &[0, 0, 1, 0, 0, 1], 6, 10);
+        assert_eq!(flow.sender_owes_since(), Some(10));
+        came(&mut flow, &[7; 1000], 1000, 20);
+        assert_eq!(flow.sender_owes_since(), Some(10));
+        came(&mut flow, &[7; 100], 100, 30);
+        assert_eq!(flow.sender_owes_since(), Some(30));
+        came(&mut flow, &[7; 100], 50, 40);
+        assert_eq!(flow.sender_owes_since(), None, "its receiver owes first");
+        flow.pop(50, 50);
+        assert_eq!(flow.sender_owes_since(), Some(50));
+        flow.ended = true;
+        assert_eq!(flow.sender_owes_since(), None);
     }
 }

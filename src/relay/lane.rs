@@ -2,7 +2,6 @@
 //! lost.
 
 use std::{
-    collections::VecDeque,
     hash::{Hash, Hasher},
     net::SocketAddr,
     sync::Arc,
@@ -12,7 +11,7 @@ use std::{
 use super::call::CallKey;
 use crate::{
     net::proxy_protocol,
-    upstream::{Endpoint, Upstream},
+    upstream::{Endpoint, FairQueue, Upstream},
 };
 
 /// The connections to one endpoint, and the state of the attempts to make another.
@@ -33,7 +32,10 @@ pub(super) struct Lane {
     pub(super) pinged_too_often: u32,
     /// When the newest link was made, in milliseconds.
     pub(super) made: u64,
-    pub(super) waiting: VecDeque<CallKey>,
+    /// Calls that wait for a stream.
+    pub(super) waiting: FairQueue<CallKey>,
+    /// Calls whose request is not whole, and whose client has more than its share of the streams.
+    pub(super) held_back: FairQueue<CallKey>,
 }
 
 /// An endpoint, of one upstream: another upstream may have the same address.
@@ -85,7 +87,8 @@ impl Lane {
             failures: 0,
             pinged_too_often: 0,
             made: 0,
-            waiting: VecDeque::new(),
+            waiting: FairQueue::default(),
+            held_back: FairQueue::default(),
         }
     }
 
@@ -103,19 +106,16 @@ impl Lane {
         !self.links.is_empty()
     }
 
-    /// Takes the calls out that wait for one.
-    pub(super) fn take_waiting(&mut self) -> VecDeque<CallKey> {
-        std::mem::take(&mut self.waiting)
+    /// Takes the calls out that wait for a stream.
+    pub(super) fn take_waiting(&mut self) -> Vec<CallKey> {
+        let [waiting, held_back] =
+            [std::mem::take(&mut self.waiting), std::mem::take(&mut self.held_back)];
+        waiting.into_entries().chain(held_back.into_entries()).collect()
     }
 
-    /// Lets a call wait.
-    pub(super) fn wait(&mut self, key: CallKey) {
-        self.waiting.push_back(key);
-    }
-
-    /// Whether calls wait for one.
+    /// Whether calls wait for a stream.
     pub(super) fn is_waited_for(&self) -> bool {
-        !self.waiting.is_empty()
+        !self.waiting.is_empty() || !self.held_back.is_empty()
     }
 
     /// How long to put the next attempt off: doubled with each failure, give or take 20 %.

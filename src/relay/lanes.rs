@@ -10,7 +10,10 @@ use super::{
     payload::Payload,
     replay::Again,
 };
-use crate::{http2::frame::Reason, upstream::Fault};
+use crate::{
+    http2::frame::Reason,
+    upstream::{Fault, Turn},
+};
 
 impl Engine {
     /// An endpoint's SETTINGS have come: with the first ones its link takes calls.
@@ -48,11 +51,11 @@ impl Engine {
     /// Calls that wait for a lane are placed anew.
     pub(super) fn turn_away(&mut self, at: LaneKey) {
         let Some(lane) = self.lanes.get_mut(&at) else { return };
-        for key in std::mem::take(&mut lane.waiting) {
+        for key in lane.take_waiting() {
             if let Some(call) = self.call(key)
                 && let Peer::Opening(opening) = &mut call.peer
             {
-                opening.waits_for = None;
+                (opening.waits_for, opening.waiting) = (None, None);
                 self.place(key, Payload::NONE);
             }
         }
@@ -68,9 +71,10 @@ impl Engine {
             return self.place_waiting(at);
         }
         let address = lane.endpoint.address();
-        for key in &lane.waiting {
+        for (_, key) in
+            lane.waiting.from(Turn::default()).chain(lane.held_back.from(Turn::default()))
+        {
             if let Some(call) = self.calls.get_mut(key.index as usize)
-                && call.serial == key.serial
                 && let Peer::Opening(opening) = &mut call.peer
             {
                 opening.tried.push(address);

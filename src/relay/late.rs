@@ -7,6 +7,7 @@ use humantime::format_duration;
 use super::{
     call::{Call, Local, Opening, Peer},
     engine::Engine,
+    link::Direction,
     millis,
     replay::Again,
 };
@@ -31,6 +32,10 @@ pub(super) enum Late {
     Room,
     /// More payload.
     Payload(Duration),
+    /// Taking what waits for its client, or for its endpoint.
+    Taking(Direction, Duration),
+    /// The rest of a message that its client began.
+    Rest(Duration),
     /// The end that its route has set.
     End(Duration),
 }
@@ -43,6 +48,9 @@ impl Late {
             Self::Response(_) => "response",
             Self::Payload(_) => "idle",
             Self::End(_) => "call",
+            Self::Taking(Direction::Response, _) => "send",
+            Self::Taking(Direction::Request, _) => "upstream_send",
+            Self::Rest(_) => "message",
         }
     }
 
@@ -57,6 +65,21 @@ impl Late {
             Self::Response(bound) => within("no response", bound),
             Self::Payload(bound) => within("nothing passed", bound),
             Self::End(bound) => within("not over", bound),
+            Self::Taking(Direction::Request, bound) => {
+                within("endpoint took less than 16 KiB (limits.send_timeout)", bound)
+            }
+            Self::Taking(Direction::Response, bound) => {
+                let within = format_duration(bound);
+                let words = format!("took less than 16 KiB within {within} (limits.send_timeout)");
+                Status::new(Code::Cancelled, words)
+            }
+            Self::Rest(bound) => {
+                let within = format_duration(bound);
+                let words = format!(
+                    "less than 1 KiB of the message came within {within} (limits.message_timeout)"
+                );
+                Status::new(Code::Cancelled, words)
+            }
         }
     }
 }
@@ -67,16 +90,51 @@ impl Engine {
         self.end_lingering();
         self.place_delayed();
         self.place_all_queued();
-        self.move_on();
-        let late = self.calls.iter();
-        let late: Vec<_> =
-            late.filter_map(|(index, call)| Some((index as u32, self.late(call)?))).collect();
-        for (index, late) in late {
+        self.share_streams();
+        let now = self.context.now;
+        let due = self.looks.iter().enumerate().filter(|(_, at)| **at <= now);
+        for index in due.map(|(index, _)| index as u32).collect::<Vec<_>>() {
             // One that ends may take another with it.
             if self.calls.contains(index as usize) {
-                self.end_call(index, late);
+                self.look_at(index);
             }
         }
+    }
+
+    /// Ends a call that is late; else takes down when it may be.
+    fn look_at(&mut self, index: u32) {
+        let key = self.key(index);
+        match self.late(&self.calls[index as usize]) {
+            Some(late) => self.end_call(index, late),
+            None => self.move_on(key),
+        }
+        if self.call(key).is_some() {
+            self.looks[index as usize] = self.next_look(&self.calls[index as usize]);
+        }
+    }
+
+    /// Has a call looked at no later than at a time.
+    pub(super) fn look_by(&mut self, index: u32, at: u64) {
+        let look = &mut self.looks[index as usize];
+        *look = at.min(*look);
+    }
+
+    /// When a call is to be looked at again: when it may be late, and at least once a second, since
+    /// what it may be late for changes.
+    fn next_look(&self, call: &Call) -> u64 {
+        let now = self.context.now;
+        let own = match &call.peer {
+            Peer::Local(Local { asked, .. }) => asked.as_ref().map(|asked| asked.until),
+            Peer::Reflection(stream) => Some(stream.until),
+            Peer::Opening(Opening { queued: Some((_, until)), .. }) => Some(*until),
+            Peer::Opening(_) | Peer::Endpoint(_) => None,
+        };
+        let ways = &call.listener.ways;
+        let forwarded = matches!(call.peer, Peer::Opening(_) | Peer::Endpoint(_));
+        let way = ways.get(usize::from(call.way)).filter(|_| forwarded);
+        let soon = now + way.map_or(LOOK, |way| way.look());
+        let end = if forwarded { call.ends_at() } else { u64::MAX };
+        own.into_iter().fold(soon.min(end), u64::min).max(now + 1)
     }
 
     fn end_lingering(&mut self) {
@@ -93,6 +151,11 @@ impl Engine {
     /// What a call is late for now.
     fn late(&self, call: &Call) -> Option<Late> {
         let now = self.context.now;
+        let past = |since: u64, bound: Duration| now.saturating_sub(since) >= millis(bound);
+        let limits = &call.listener.limits;
+        if call.response.receiver_owes_since().is_some_and(|at| past(at, limits.send_timeout)) {
+            return Some(Late::Taking(Direction::Response, limits.send_timeout));
+        }
         match &call.peer {
             Peer::Local(Local { asked, .. }) => {
                 asked.as_ref().is_some_and(|asked| asked.until <= now).then_some(Late::Message)
@@ -102,29 +165,46 @@ impl Engine {
                 let over = stream.asked && link.is_some_and(|link| link.draining);
                 (stream.until <= now || over).then_some(Late::Question)
             }
-            // What is left is up to the client.
-            _ if call.response.ended => None,
             _ if call.deadline <= now => Some(Late::Deadline),
             Peer::Opening(Opening { queued: Some((_, until)), .. }) if *until <= now => {
                 Some(Late::Room)
             }
             peer => {
                 let policy = call.policy();
-                let past = |since: u64, bound: Option<Duration>| {
-                    bound.filter(|bound| now.saturating_sub(since) >= millis(*bound))
-                };
-                let sent = matches!(peer, Peer::Endpoint(_)) && call.request.done;
+                let bound =
+                    |since: u64, bound: Option<Duration>| bound.filter(|it| past(since, *it));
+                let has_it = matches!(peer, Peer::Endpoint(_));
+                let sent = has_it && call.request.done;
                 let asked = policy.response_timeout.filter(|_| sent && !call.answered);
-                past(call.begun, policy.call_timeout)
+                bound(call.begun, policy.call_timeout)
                     .map(Late::End)
-                    .or_else(|| past(call.moved_at, asked).map(Late::Response))
-                    .or_else(|| past(call.moved_at, policy.idle_timeout).map(Late::Payload))
+                    .or_else(|| bound(call.moved_at, asked).map(Late::Response))
+                    .or_else(|| bound(call.moved_at, policy.idle_timeout).map(Late::Payload))
+                    .or_else(|| self.late_payload(call, has_it))
             }
         }
     }
 
-    /// Whether it is the endpoint that a call is late for: it has not answered in the time of the
-    /// route, or in the client's and nothing at all has come from it since it had the call.
+    /// What a call's request is late for, of its client or of its endpoint.
+    fn late_payload(&self, call: &Call, has_endpoint: bool) -> Option<Late> {
+        if call.response.ended {
+            return None;
+        }
+        let past = |since: u64, bound: u64| self.context.now.saturating_sub(since) >= bound;
+        let timeout = call.listener.limits.message_timeout;
+        let has_room = self.links.get(call.client.link).is_some_and(|link| link.withheld == 0);
+        if has_room && call.request.sender_owes_since().is_some_and(|at| past(at, millis(timeout)))
+        {
+            return Some(Late::Rest(timeout));
+        }
+        let stuck = call.request.receiver_owes_since().filter(|_| has_endpoint)?;
+        let timeout = Duration::from_millis(self.patience);
+        past(stuck, self.patience).then_some(Late::Taking(Direction::Request, timeout))
+    }
+
+    /// Whether it is the endpoint that a call is late for: it has the whole request, it has not
+    /// answered in the time of the route or of the client, and nothing at all has come from it since
+    /// it had the call.
     fn is_endpoints_fault(&self, call: &Call, late: Late) -> bool {
         let Peer::Endpoint(peer) = &call.peer else { return false };
         let link = self.links.get(peer.at.link);
@@ -134,7 +214,7 @@ impl Engine {
             // A client may be too short of time for anyone.
             Late::Deadline => {
                 let waited = self.context.now.saturating_sub(call.moved_at);
-                !call.answered && silent && waited >= SILENCE
+                !call.answered && call.request.done && silent && waited >= SILENCE
             }
             _ => false,
         }
@@ -156,6 +236,16 @@ impl Engine {
             peer.in_flight.endpoint().fault(Fault::Timeout);
         }
         let status = late.status();
+        match late {
+            Late::Taking(Direction::Response, _) => {
+                return self.cut(self.key(index), "send_timeout", status);
+            }
+            Late::Taking(Direction::Request, _) => {
+                return self.cut(self.key(index), "upstream_send_timeout", status);
+            }
+            Late::Rest(_) => return self.cut(self.key(index), "message_timeout", status),
+            _ => {}
+        }
         let again = matches!(late, Late::Response(_));
         if !again || !self.place_again(index, Again::Timeout, &status.message, 0) {
             self.fail(index, &status);
@@ -166,3 +256,5 @@ impl Engine {
 /// How long an endpoint may be silent before a client's deadline says something of it, in
 /// milliseconds.
 const SILENCE: u64 = 1000;
+/// Between two looks at a call, in milliseconds.
+pub(super) const LOOK: u64 = 1000;

@@ -68,6 +68,10 @@ pub(super) struct Link {
     pub(super) heard_at: u64,
     /// A client's, beyond those that its listener takes: it may ask for health alone.
     pub(super) reserved: bool,
+    /// How much waits of a client's calls, and how much of its window it is not given back for that,
+    /// in bytes.
+    pub(super) buffered: usize,
+    pub(super) withheld: usize,
     /// Where a client's connection comes from.
     pub(super) client: Option<SocketAddr>,
     /// Whom a client's certificate names.
@@ -130,6 +134,8 @@ impl Link {
             old_at,
             heard_at: now,
             reserved: false,
+            buffered: 0,
+            withheld: 0,
             client: None,
             peer: Peer::Nobody,
             pinged_at: None,

@@ -63,6 +63,7 @@ impl Engine {
         let asked = Some(Asked { dialect, encoding, way, until });
         let local = Peer::Local(Local { asked, watch: None });
         let key = self.add_call(listener, client, Label::Health, local, end);
+        self.look_by(key.index, until);
         if end {
             self.answer(key.index);
         }
@@ -87,7 +88,7 @@ impl Engine {
         let Some(asked) = local.asked.take() else { return };
         let body = call.request.queued().to_vec();
         let taken = body.len();
-        call.request.pop(taken);
+        call.request.pop(taken, self.context.now);
         let encoding = asked.encoding.as_deref();
         let answers = call.listener.answers.clone();
         let answer = match asked.dialect {

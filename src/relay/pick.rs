@@ -13,7 +13,7 @@ use crate::{
     grpc::Status,
     http2::identity::ByIdentity,
     metrics::ShedLabels,
-    upstream::{self, Endpoint, Picked, Ticket, Upstream},
+    upstream::{self, Client, Endpoint, Picked, Ticket, Upstream},
 };
 
 impl Engine {
@@ -77,6 +77,10 @@ impl Engine {
     /// away where enough wait.
     pub(super) fn queue(&mut self, key: CallKey) {
         let now = self.context.now;
+        let client = self.client(self.calls[key.index as usize].client.link);
+        // Links of several workers may have one number.
+        let connection = client.connection ^ Arc::as_ptr(&self.queues.woken).addr();
+        let client = Client { connection, ..client };
         let call = &mut self.calls[key.index as usize];
         let upstream = &call.listener.targets[usize::from(call.target)].upstream;
         let Peer::Opening(opening) = &mut call.peer else { return };
@@ -84,7 +88,10 @@ impl Engine {
         let (ticket, until) = match opening.queued.take() {
             Some((ticket, until)) if ticket.is_for(line) => (ticket, until),
             before => {
-                let Some(ticket) = line.join(&self.queues.woken) else {
+                if let Some((ticket, _)) = &before {
+                    self.queues.leave(ticket);
+                }
+                let Some(ticket) = line.join(client, &self.queues.woken) else {
                     return self.shed(key.index, "full");
                 };
                 // One that comes from another line has waited there.
@@ -97,8 +104,9 @@ impl Engine {
                 (ticket, until)
             }
         };
-        self.queues.insert(upstream, ticket.number(), key);
+        self.queues.insert(upstream, ticket.turn(), key);
         opening.queued = Some((ticket, until));
+        self.look_by(key.index, until);
     }
 
     /// Turns a call away, since its upstream has enough.
@@ -111,8 +119,8 @@ impl Engine {
         self.fail(index, &status);
     }
 
-    /// There may be room in an upstream: those that wait for it are placed while there is some, the
-    /// oldest of all workers first.
+    /// There may be room in an upstream: those that wait for it are placed while there is some, in
+    /// the order of all workers.
     pub(super) fn offer_room(&mut self, upstream: &Arc<Upstream>) {
         upstream.line().offer();
         self.place_queued(upstream);
@@ -121,8 +129,8 @@ impl Engine {
     /// Places this worker's calls while it is their turn.
     fn place_queued(&mut self, upstream: &Arc<Upstream>) {
         let line = upstream.line();
-        while let Some(ticket) = line.turn(&self.queues.woken) {
-            let Some(key) = self.queues.remove(upstream, ticket) else { continue };
+        while let Some(turn) = line.turn(&self.queues.woken) {
+            let Some(key) = self.queues.remove(upstream, turn) else { continue };
             self.place(key, Payload::NONE);
             let call = self.calls.get(key.index as usize).filter(|call| call.serial == key.serial);
             if let Some(call) = call {
@@ -159,59 +167,7 @@ impl Engine {
         for upstream in self.queues.upstreams() {
             self.offer_room(&upstream);
         }
-        self.queues.retain(|key| {
-            let call = self.calls.get(key.index as usize).filter(|call| call.serial == key.serial);
-            call.is_some_and(
-                |call| matches!(&call.peer, Peer::Opening(opening) if opening.queued.is_some()),
-            )
-        });
-    }
-
-    /// Calls that have waited long for a connection to one endpoint, or for room on it, go to another
-    /// one where there is one for them: it may be frozen. Those whose route says how long they wait
-    /// for a connection wait no longer.
-    pub(super) fn move_on(&mut self) {
-        let now = self.context.now;
-        let waiting = self.lanes.iter().filter(|(_, lane)| lane.is_waited_for());
-        let waiting: Vec<_> = waiting.map(|(at, _)| *at).collect();
-        for at in waiting {
-            let Some(lane) = self.lanes.get_mut(&at) else { continue };
-            let (address, connected) = (lane.endpoint.address(), lane.is_connected());
-            for key in lane.take_waiting() {
-                let Some(call) = self.calls.get_mut(key.index as usize) else { continue };
-                let Peer::Opening(opening) = &mut call.peer else { continue };
-                if call.serial != key.serial {
-                    continue;
-                }
-                let waited = now.saturating_sub(call.moved_at.max(call.begun));
-                let policy = &call.listener.ways[usize::from(call.way)].policy;
-                let upstream = &call.listener.targets[usize::from(call.target)].upstream;
-                if let Some(within) = policy.connect_timeout.filter(|_| !connected)
-                    && now.saturating_sub(opening.waits_since) >= millis(within)
-                {
-                    let within = humantime::format_duration(within);
-                    opening.why = Some(format!("no connection to {address} within {within}"));
-                    opening.tried.push(address);
-                    opening.waits_for = None;
-                    call.listener.timed_out(call.target, "connect");
-                    self.place(key, Payload::NONE);
-                    continue;
-                }
-                if waited >= millis(upstream.connect_timeout()) {
-                    opening.tried.push(address);
-                    let client = call.client.link;
-                    if let Picked::Endpoint(other) = pick(&self.lanes, upstream, opening, client) {
-                        opening.waits_for = Some(other);
-                        self.place(key, Payload::NONE);
-                        continue;
-                    }
-                    opening.tried.pop();
-                }
-                if let Some(lane) = self.lanes.get_mut(&at) {
-                    lane.wait(key);
-                }
-            }
-        }
+        self.queues.tidy();
     }
 }
 

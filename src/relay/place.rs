@@ -9,6 +9,7 @@ use super::{
     late::Late,
     link::{Direction, Kind, Link},
     payload::Payload,
+    waiting::is_scarce,
 };
 use crate::{grpc::timeout, http2::field::Role};
 
@@ -18,17 +19,13 @@ impl Engine {
     pub(super) fn place(&mut self, key: CallKey, payload: Payload<'_>) {
         let now = self.context.now;
         let Some(call) = self.call(key) else { return };
-        let client = call.client.link;
         if call.deadline <= now {
-            self.discard(client, payload.len());
             return self.end_call(key.index, Late::Deadline);
         }
         if let Some(link) = self.find_link(key) {
             self.open(key.index, link, payload);
-        } else if let Some(call) = self.call(key) {
-            call.request.push(payload.bytes());
-        } else {
-            self.discard(client, payload.len());
+        } else if self.call(key).is_some() {
+            self.push(key.index, Direction::Request, payload);
         }
     }
 
@@ -51,34 +48,30 @@ impl Engine {
                 let client = at.client().and_then(|client| links.get(client));
                 Lane::new(endpoint, upstream, client.and_then(Link::ends))
             });
-            let streams = |id: &usize| links[*id].connection.streams();
-            let takes = |id: &usize| links[*id].connection.max_streams() > 0;
-            let shut = !lane.links.iter().all(takes);
-            let open = |id: &usize| links[*id].is_open() && takes(id);
-            let best = lane.links.iter().copied().filter(open).min_by_key(streams);
-            let busy = best.is_none_or(|best| {
-                let limit = links[best].connection.max_streams().min(BUSY);
-                links[best].connection.streams() >= limit - limit / 8
-            });
-            let idle = !lane.dialing && lane.failure.is_none() && !shut;
-            if busy && idle && lane.links.len() < self.most_links {
-                lane.dialing = true;
+            let best = lane.best(links);
+            if lane.grows(best, links, self.most_links) {
                 self.commands.push(Command::Dial(Arc::clone(&lane.upstream), at));
             }
             match best {
                 Some(best) if links[best].connection.may_open() => {
                     opening.queued = None;
+                    let grown = lane.links.len() >= self.most_links;
+                    let scarce = grown && is_scarce(&links[best].connection);
+                    if scarce && !call.request.ended && self.has_its_share(key, at) {
+                        self.wait(key, at, true);
+                        return None;
+                    }
                     return Some(best);
                 }
                 // Full, or about to have a companion.
                 _ if best.is_some() || lane.is_growing() => {
                     opening.queued = None;
-                    lane.wait(key);
+                    self.wait(key, at, false);
                     return None;
                 }
                 _ => {
                     // It may say so for a short time only (RFC 9113, 6.5.2), or for ever.
-                    let shut = shut.then(|| format!("{address} takes no streams"));
+                    let shut = lane.is_shut(links).then(|| format!("{address} takes no streams"));
                     let why = lane.failure.clone().or(shut);
                     opening.waits_for = None;
                     opening.tried.push(address);
@@ -120,18 +113,6 @@ impl Engine {
         }
     }
 
-    /// Calls that wait for a lane try again.
-    pub(super) fn place_waiting(&mut self, at: LaneKey) {
-        let Some(lane) = self.lanes.get_mut(&at) else { return };
-        for _ in 0..lane.waiting.len() {
-            let Some(lane) = self.lanes.get_mut(&at) else { return };
-            let Some(key) = lane.waiting.pop_front() else { return };
-            if self.is_opening(key) {
-                self.place(key, Payload::NONE);
-            }
-        }
-    }
-
     /// A stream of a link has ended: one that waits may take its place.
     pub(super) fn freed(&mut self, id: usize) {
         if let Some(Kind::Endpoint(at)) = self.links.get(id).map(|link| &link.kind) {
@@ -147,6 +128,3 @@ impl Engine {
         }
     }
 }
-
-/// Calls on one connection from which another one is made.
-const BUSY: usize = 100;

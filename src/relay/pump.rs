@@ -10,19 +10,10 @@ use super::{
 use crate::http2::connection::Context;
 
 impl Engine {
-    /// Gives bytes back that nobody takes.
-    pub(super) fn discard(&mut self, id: usize, bytes: usize) {
-        if bytes > 0
-            && let Some(link) = self.links.get_mut(id)
-        {
-            link.connection.credit(0, bytes, &mut link.out);
-            self.touch(id);
-        }
-    }
-
     /// Moves payload of one direction, new or queued, as far as its receiver takes it.
     /// `payload` comes after what is queued.
     pub(super) fn push(&mut self, index: u32, direction: Direction, payload: Payload<'_>) {
+        let now = self.context.now;
         let call = &mut self.calls[index as usize];
         let mut none = None;
         let (to, from, replay) = match (&mut call.peer, direction) {
@@ -32,67 +23,74 @@ impl Engine {
             (Peer::Endpoint(peer), Direction::Response) => (call.client, Some(peer.at), &mut none),
             (_, Direction::Response) => (call.client, None, &mut none),
             // Without a stream to send it on, it waits.
-            (_, Direction::Request) => return call.request.push(payload.bytes()),
+            (_, Direction::Request) => {
+                call.request.push(payload.bytes(), 0, now);
+                return self.account(index);
+            }
         };
         let flow = match direction {
             Direction::Request => &mut call.request,
             Direction::Response => &mut call.response,
         };
-        let Some(link) = self.links.get_mut(to.link) else {
-            // The endpoint is gone, and its whole response still on its way.
-            let from = from.map_or(to.link, |from| from.link);
-            return self.discard(from, payload.len());
-        };
+        // Where the endpoint is gone, its whole response is still on its way.
+        let Some(link) = self.links.get_mut(to.link) else { return };
         self.buffers.supply(&mut link.out);
         let mut taken = 0;
         let room = |link: &Link, wanted| link.room_on(to.stream, wanted);
-        // An end goes with the last bytes, unless trailers follow.
-        let ends = |flow: &Flow, rest: usize| flow.ended && flow.trailers.is_none() && rest == 0;
+        // An end goes with the last bytes, unless more follows.
+        let ends = |flow: &Flow, rest: usize| {
+            flow.ended && flow.trailers.is_none() && flow.reset.is_none() && rest == 0
+        };
         let queued = flow.queued().len();
-        let now = if queued > 0 { room(link, queued) } else { 0 };
-        if now > 0 {
-            let rest = queued - now + payload.len();
+        let part = if queued > 0 { room(link, queued) } else { 0 };
+        if part > 0 {
+            let rest = queued - part + payload.len();
             let (end, more) = (ends(flow, rest), rest.saturating_add(flow.to_come()));
-            let bytes = &flow.queued()[..now];
+            let bytes = &flow.queued()[..part];
             link.connection.data(to.stream, bytes, end, &mut link.out);
             self.replays.keep(replay, bytes, more, &mut self.context);
             flow.done |= end;
-            taken += flow.pop(now);
+            taken += flow.pop(part, now);
         }
-        let mut rest = payload;
-        if flow.queued().is_empty() && !rest.is_empty() {
-            let now = room(link, rest.len());
-            if now > 0 {
-                let end = ends(flow, rest.len() - now);
-                let (first, others) = rest.split_at(now);
+        let mut passed = 0;
+        if flow.queued().is_empty() && !payload.is_empty() {
+            passed = room(link, payload.len());
+            if passed > 0 {
+                let end = ends(flow, payload.len() - passed);
+                let (first, others) = payload.split_at(passed);
                 let more = others.len().saturating_add(flow.to_come());
                 self.replays.keep(replay, first.bytes(), more, &mut self.context);
                 if link.send(to.stream, first, end) {
                     self.sending.push(to.link);
                 }
                 flow.done |= end;
-                rest = others;
-                taken += now;
+                taken += passed;
             }
         }
-        if !rest.is_empty() {
-            flow.push(rest.bytes());
+        if passed < payload.len() {
+            flow.push(payload.bytes(), passed, now);
         }
         flow.bytes += taken as u64;
-        call.moved_at = self.context.now;
+        if taken > 0 || !payload.is_empty() {
+            call.moved_at = now;
+        }
         let key = CallKey { index, serial: call.serial };
         if !flow.queued().is_empty() && !link.held && link.connection.capacity(to.stream) > 0 {
             link.held = true;
             self.held.push(to.link);
         }
+        let waits = queued > 0 || passed < payload.len();
         wait_or_end(flow, link, to.stream, (key, direction), &mut self.context);
         if !link.dirty {
             self.touch(to.link);
         }
+        if waits {
+            self.account(index);
+        }
         if let Some(from) = from
             && taken > 0
         {
-            self.credit(from, taken);
+            self.credit_stream(from, to.link, taken);
         }
         if direction == Direction::Response && self.calls[index as usize].response.done {
             self.finish(index);
@@ -100,9 +98,10 @@ impl Engine {
     }
 
     /// Gives bytes back to a stream's sender, whose receiver took them.
-    fn credit(&mut self, from: StreamKey, bytes: usize) {
+    fn credit_stream(&mut self, from: StreamKey, to: usize, bytes: usize) {
+        let window = self.links.get(to).map_or(0, |to| self.buffered.stream_window(to));
         let Some(link) = self.links.get_mut(from.link) else { return };
-        link.connection.credit(from.stream, bytes, &mut link.out);
+        link.connection.credit_stream(from.stream, bytes, window, &mut link.out);
         if !link.dirty && !link.out.is_empty() {
             self.touch(from.link);
         }
@@ -169,12 +168,13 @@ fn wait_or_end(
         }
     } else if flow.ended && !flow.done {
         flow.done = true;
-        match flow.trailers.take() {
-            Some(block) => {
+        match (flow.reset.take(), flow.trailers.take()) {
+            (Some(reason), _) => link.connection.reset(stream, reason, &mut link.out),
+            (None, Some(block)) => {
                 link.connection.block(stream, &block, true, &mut link.out);
                 context.recycle(block);
             }
-            None => link.connection.data(stream, &[], true, &mut link.out),
+            (None, None) => link.connection.data(stream, &[], true, &mut link.out),
         }
     }
 }

@@ -8,12 +8,15 @@ use std::{
 use tokio::sync::Notify;
 
 use super::call::CallKey;
-use crate::{http2::identity::ByIdentity, upstream::Upstream};
+use crate::{
+    http2::identity::ByIdentity,
+    upstream::{Line, Ticket, Turn, Upstream},
+};
 
 /// A worker's calls that wait until an endpoint has room.
 #[derive(Debug, Default)]
 pub(super) struct Queues {
-    /// By the upstream's place in memory, which its queue holds.
+    /// By the place in memory of the upstream's line, which the queue holds.
     all: HashMap<usize, Queue, ByIdentity>,
     /// Told when another worker has found room that is for one of them.
     pub(super) woken: Arc<Notify>,
@@ -22,8 +25,7 @@ pub(super) struct Queues {
 #[derive(Debug)]
 struct Queue {
     upstream: Arc<Upstream>,
-    /// By their tickets.
-    calls: BTreeMap<u64, CallKey>,
+    calls: BTreeMap<Turn, CallKey>,
 }
 
 impl Queues {
@@ -36,22 +38,30 @@ impl Queues {
         self.all.values().map(|queue| Arc::clone(&queue.upstream)).collect()
     }
 
-    pub(super) fn insert(&mut self, upstream: &Arc<Upstream>, ticket: u64, key: CallKey) {
+    pub(super) fn insert(&mut self, upstream: &Arc<Upstream>, turn: Turn, key: CallKey) {
         let new = || Queue { upstream: Arc::clone(upstream), calls: BTreeMap::new() };
-        let queue = self.all.entry(Arc::as_ptr(upstream).addr()).or_insert_with(new);
-        queue.calls.insert(ticket, key);
+        let queue = self.all.entry(place(upstream.line())).or_insert_with(new);
+        queue.calls.insert(turn, key);
     }
 
     /// Takes a call out.
-    pub(super) fn remove(&mut self, upstream: &Arc<Upstream>, ticket: u64) -> Option<CallKey> {
-        self.all.get_mut(&Arc::as_ptr(upstream).addr())?.calls.remove(&ticket)
+    pub(super) fn remove(&mut self, upstream: &Arc<Upstream>, turn: Turn) -> Option<CallKey> {
+        self.all.get_mut(&place(upstream.line()))?.calls.remove(&turn)
     }
 
-    /// Forgets calls that wait no more, and upstreams that nobody waits for.
-    pub(super) fn retain(&mut self, waits: impl Fn(CallKey) -> bool) {
-        self.all.retain(|_, queue| {
-            queue.calls.retain(|_, key| waits(*key));
-            !queue.calls.is_empty()
-        });
+    /// Takes a call out that waits no more.
+    pub(super) fn leave(&mut self, ticket: &Ticket) {
+        if let Some(queue) = self.all.get_mut(&place(ticket.line())) {
+            queue.calls.remove(&ticket.turn());
+        }
     }
+
+    /// Forgets upstreams that nobody waits for.
+    pub(super) fn tidy(&mut self) {
+        self.all.retain(|_, queue| !queue.calls.is_empty());
+    }
+}
+
+fn place(line: &Arc<Line>) -> usize {
+    Arc::as_ptr(line).addr()
 }

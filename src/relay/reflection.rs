@@ -32,6 +32,7 @@ impl Engine {
         let until = self.context.now + millis(listener.limits.handshake_timeout);
         let peer = Peer::Reflection(Reflection { encoding, asked: false, until });
         let key = self.add_call(listener, client, Label::Health, peer, end);
+        self.look_by(key.index, until);
         let mut head = self.context.block();
         self.own.grpc_head(&mut head);
         self.answer_head(key.index, &head, false);
@@ -48,7 +49,7 @@ impl Engine {
         let encoding = stream.encoding.clone();
         let ended = call.request.ended;
         let body = call.request.queued().to_vec();
-        call.request.pop(body.len());
+        call.request.pop(body.len(), self.context.now);
         let mut rest = body.as_slice();
         while let Some(length) = length(rest) {
             if length > MAX_REQUEST {
@@ -68,7 +69,7 @@ impl Engine {
         }
         if !ended {
             let call = &mut self.calls[index as usize];
-            call.request.push(rest);
+            call.request.push(rest, 0, self.context.now);
             if let Peer::Reflection(stream) = &mut call.peer
                 && rest.len() < body.len()
             {

@@ -165,10 +165,11 @@ impl Replays {
         &mut self,
         replay: Replay,
         request: &mut Flow,
+        now: u64,
     ) -> (Block, Vec<SocketAddr>) {
         let Replay { head, sent, left, .. } = replay;
         self.kept -= head.size() + sent.capacity();
-        request.restore(sent);
+        request.restore(sent, now);
         (head, left)
     }
 }

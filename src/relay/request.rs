@@ -110,6 +110,8 @@ impl Engine {
         } else {
             connection.mark(client.stream, key.index);
         }
+        let look = (call.begun + listener.ways[usize::from(way)].look()).min(call.deadline);
+        self.look_by(key.index, look);
         self.opening.push(key);
     }
 

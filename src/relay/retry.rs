@@ -34,7 +34,7 @@ impl Engine {
         let Some(replay) = peer.replay.take() else { return false };
         let (at, bodiless) = (peer.at, replay.bodiless);
         let address = peer.in_flight.endpoint().address();
-        let (head, mut left) = self.replays.restore(replay, &mut call.request);
+        let (head, mut left) = self.replays.restore(replay, &mut call.request, self.context.now);
         left.push(address);
         let why = Some(why.to_owned());
         call.peer = Peer::Opening(Opening { left, why, ..Opening::new(head, bodiless) });
@@ -43,6 +43,7 @@ impl Engine {
             link.connection.reset(at.stream, Reason::CANCEL, &mut link.out);
             self.touch(at.link);
         }
+        self.account(index);
         self.freed(at.link);
         self.renew(index);
         let key = self.key(index);

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use prometheus_client::metrics::{gauge::Gauge, histogram::Histogram};
 
+use super::{late::LOOK, millis};
 use crate::{
     config::Policy,
     metrics::{Metrics, RouteLabels, Text},
@@ -37,11 +38,22 @@ pub(super) struct Way {
     targets: Vec<(u16, u32)>,
     weight: u32,
     pub(super) policy: Policy,
+    /// The shortest of the policy's times, in milliseconds, and no more than [`LOOK`].
+    look: u64,
 }
 
 impl Way {
     pub(super) fn new(targets: Vec<(u16, u32)>, policy: Policy) -> Self {
-        Self { weight: targets.iter().map(|(_, weight)| weight).sum(), targets, policy }
+        let Policy { connect_timeout, response_timeout, idle_timeout, call_timeout, .. } = policy;
+        let times = [connect_timeout, response_timeout, idle_timeout, call_timeout];
+        let look = times.into_iter().flatten().map(millis).fold(LOOK, u64::min);
+        let weight = targets.iter().map(|(_, weight)| weight).sum();
+        Self { targets, weight, policy, look }
+    }
+
+    /// How soon a call on it may be late, in milliseconds.
+    pub(super) fn look(&self) -> u64 {
+        self.look
     }
 
     /// A target by chance, as the weights have it.

@@ -285,7 +285,7 @@ fn client_limits(limits: &config::Limits) -> Limits {
         header_fields: limits.max_header_fields as usize,
         header_frames: header_frames(limits.max_header_list_size),
         stream_window: STREAM_WINDOW,
-        connection_window: 32 * STREAM_WINDOW,
+        connection_window: CLIENT_WINDOW,
         frames: Some(limits.frames),
     }
 }
@@ -301,6 +301,8 @@ const READ: usize = 256 << 10;
 /// Reads of one link in a row.
 const READS: usize = 1;
 const TICK: Duration = Duration::from_millis(50);
-/// What one stream may send ahead of its receiver, in bytes. Of a client 32 streams may do so, and
-/// of an endpoint 128, before they hold up others of the same connection.
+/// What one stream may send ahead of its receiver, in bytes.
 pub(super) const STREAM_WINDOW: u32 = 256 << 10;
+/// What the streams of a client may send ahead of this end, in bytes: at least four times a
+/// stream's window, so that streams do not block each other.
+pub(super) const CLIENT_WINDOW: u32 = 32 * STREAM_WINDOW;

@@ -35,7 +35,7 @@ impl Engine {
         peer.missing = grpc.then(missing);
         if !grpc {
             // Its bytes are no length-prefixed messages.
-            call.response.sizes = None;
+            call.response.set_unframed();
         }
         match (grpc, end, code) {
             (true, true, None) => {
@@ -66,13 +66,10 @@ impl Engine {
 
     /// Payload of a response, or its end without trailers.
     pub(super) fn response_data(&mut self, index: u32, payload: Payload<'_>, end: bool) {
+        let now = self.context.now;
         let call = &mut self.calls[index as usize];
         let Peer::Endpoint(peer) = &mut call.peer else { return };
-        if let Some(sizes) = &mut call.response.sizes
-            && let Err(error) = sizes.scan(payload.bytes())
-        {
-            let link = peer.at.link;
-            self.discard(link, payload.len());
+        if let Err(error) = call.response.receive(payload.bytes(), now) {
             return self.fail(index, &Status::new(Code::ResourceExhausted, error.to_string()));
         }
         if end {
@@ -147,9 +144,16 @@ impl Engine {
             Reason::REFUSED_STREAM => (Again::Refused, "every endpoint refused the call"),
             _ => (Again::Reset, "the endpoint reset the call"),
         };
-        if !self.place_again(index, how, why, 0) {
-            self.reset_client(index, reason);
+        if self.place_again(index, how, why, 0) {
+            return;
         }
+        let call = &mut self.calls[index as usize];
+        if call.response.queued().is_empty() {
+            return self.reset_client(index, reason);
+        }
+        // What it sent before comes first.
+        call.end = Some(End::Reset);
+        (call.response.ended, call.response.reset) = (true, Some(reason));
     }
 
     /// The endpoint's connection is gone, or did not take the stream up. A response that is whole
@@ -159,9 +163,21 @@ impl Engine {
             return;
         }
         let why = format!("upstream connection lost: {why}");
-        if !self.place_again(index, how, &why, 0) {
-            self.fail(index, &Status::unavailable(why));
+        if self.place_again(index, how, &why, 0) {
+            return;
         }
+        let status = Status::unavailable(why);
+        let call = &mut self.calls[index as usize];
+        if !call.answered || !call.response.trim() || call.response.queued().is_empty() {
+            return self.fail(index, &status);
+        }
+        // The messages that are whole come first.
+        call.end = Some(End::Status(status.code));
+        let mut trailers = self.context.block();
+        self.own.status(&status, &mut trailers);
+        let call = &mut self.calls[index as usize];
+        (call.response.ended, call.response.trailers) = (true, Some(trailers));
+        self.account(index);
     }
 }
 

@@ -1,12 +1,12 @@
-//! Calls of all workers that wait for room in an upstream, in the order in which they came.
+//! Calls of all workers that wait for room in an upstream: their clients have it in turn, and of one
+//! client the oldest call.
 //!
-//! Room is for the oldest. A worker that finds some wakes the worker whose call that is, and does
+//! A worker that finds some wakes the worker whose call that is, and does
 //! not take it for its own. One whose call cannot use it, since that was on the endpoint before or
 //! the worker does not reach it, passes it on, call by call, until there is none left or all were
 //! asked. While nobody waits, nothing here is touched but [`Line::is_waited_in`].
 
 use std::{
-    collections::BTreeMap,
     sync::{
         Arc, Mutex, MutexGuard,
         atomic::{AtomicUsize, Ordering::Relaxed},
@@ -16,6 +16,7 @@ use std::{
 
 use tokio::sync::Notify;
 
+use super::fair::{Client, FairQueue, Turn};
 use crate::config::{Admission, Cap};
 
 /// The calls that wait for room.
@@ -32,11 +33,10 @@ pub struct Line {
 
 #[derive(Debug, Default)]
 struct Waiting {
-    /// By their tickets; with what wakes their workers.
-    calls: BTreeMap<u64, Arc<Notify>>,
-    tickets: u64,
-    /// The first ticket that was not asked since there was room.
-    next: u64,
+    /// With what wakes their workers.
+    calls: FairQueue<Arc<Notify>>,
+    /// The first turn that was not asked since there was room.
+    next: Turn,
     /// Workers that have passed for all their calls since then.
     passed: Vec<Arc<Notify>>,
 }
@@ -67,38 +67,37 @@ impl Line {
         self.timeout
     }
 
-    /// A place behind all others, unless enough wait. The worker that `worker` wakes takes its
+    /// A place behind those of `client`, unless enough wait. The worker that `worker` wakes takes its
     /// [`Line::turn`] then.
-    pub fn join(self: &Arc<Self>, worker: &Arc<Notify>) -> Option<Ticket> {
+    pub fn join(self: &Arc<Self>, client: Client, worker: &Arc<Notify>) -> Option<Ticket> {
         let mut waiting = self.lock();
         if waiting.calls.len() >= self.most {
             return None;
         }
-        let number = waiting.tickets;
-        waiting.tickets += 1;
-        waiting.calls.insert(number, Arc::clone(worker));
+        let turn = waiting.calls.push(client, Arc::clone(worker));
         self.length.store(waiting.calls.len(), Relaxed);
-        Some(Ticket { line: Arc::clone(self), number })
+        Some(Ticket { line: Arc::clone(self), turn })
     }
 
-    /// There may be room: all are asked anew, the oldest first.
+    /// There may be room: all are asked anew, in their order.
     pub fn offer(&self) {
         let mut waiting = self.lock();
-        waiting.next = 0;
+        waiting.next = Turn::default();
         waiting.passed.clear();
     }
 
-    /// The next ticket to be asked, where that is one of this worker's. Else its worker is woken.
-    pub fn turn(&self, worker: &Arc<Notify>) -> Option<u64> {
+    /// The next turn to be asked, where that is one of this worker's. Else its worker is woken.
+    pub fn turn(&self, worker: &Arc<Notify>) -> Option<Turn> {
         let mut waiting = self.lock();
-        let Waiting { calls, passed, next, .. } = &mut *waiting;
+        let Waiting { calls, passed, next } = &mut *waiting;
         let passes = |other: &Arc<Notify>| passed.iter().any(|it| Arc::ptr_eq(it, other));
-        let (number, owner) = calls.range(*next..).find(|(_, owner)| !passes(owner))?;
+        let (turn, owner) = calls.from(*next).find(|(_, owner)| !passes(owner))?;
         if Arc::ptr_eq(owner, worker) {
-            *next = number + 1;
-            return Some(*number);
+            *next = turn.after();
+            calls.serve(turn);
+            return Some(turn);
         }
-        *next = *number;
+        *next = turn;
         owner.notify_one();
         None
     }
@@ -117,13 +116,18 @@ impl Line {
 #[derive(Debug)]
 pub struct Ticket {
     line: Arc<Line>,
-    number: u64,
+    turn: Turn,
 }
 
 impl Ticket {
-    /// The smaller the older.
-    pub fn number(&self) -> u64 {
-        self.number
+    /// When it is asked.
+    pub fn turn(&self) -> Turn {
+        self.turn
+    }
+
+    /// The line that it is a place in.
+    pub fn line(&self) -> &Arc<Line> {
+        &self.line
     }
 
     /// Whether it is a place in that line.
@@ -135,7 +139,7 @@ impl Ticket {
 impl Drop for Ticket {
     fn drop(&mut self) {
         let mut waiting = self.line.lock();
-        waiting.calls.remove(&self.number);
+        waiting.calls.remove(self.turn);
         self.line.length.store(waiting.calls.len(), Relaxed);
     }
 }
@@ -156,6 +160,8 @@ mod tests {
         [Arc::default(), Arc::default()]
     }
 
+    const CLIENT: Client = Client { address: Client::UNKNOWN, connection: 1 };
+
     fn is_woken(worker: &Notify) -> bool {
         worker.notified().now_or_never().is_some()
     }
@@ -163,50 +169,50 @@ mod tests {
     #[test]
     fn room_is_for_the_oldest_whoever_finds_it() {
         let (line, [one, other]) = (line(9), workers());
-        let first = line.join(&one).unwrap();
-        let _second = line.join(&other).unwrap();
-        let third = line.join(&one).unwrap();
+        let first = line.join(CLIENT, &one).unwrap();
+        let _second = line.join(CLIENT, &other).unwrap();
+        let third = line.join(CLIENT, &one).unwrap();
         assert_eq!(line.turn(&other), None);
         assert!(is_woken(&one) && !is_woken(&other));
-        assert_eq!(line.turn(&one), Some(first.number()));
+        assert_eq!(line.turn(&one), Some(first.turn()));
         drop(first);
         assert_eq!(line.turn(&one), None);
         assert!(is_woken(&other));
-        assert!(line.turn(&other).is_some_and(|number| number < third.number()));
+        assert!(line.turn(&other).is_some_and(|turn| turn < third.turn()));
     }
 
     #[test]
     fn a_call_that_cannot_use_the_room_is_asked_once_and_again_when_there_is_more() {
         let (line, [one, other]) = (line(9), workers());
-        let first = line.join(&one).unwrap();
-        let second = line.join(&other).unwrap();
-        assert_eq!(line.turn(&one), Some(first.number()));
-        assert_eq!(line.turn(&other), Some(second.number()));
+        let first = line.join(CLIENT, &one).unwrap();
+        let second = line.join(CLIENT, &other).unwrap();
+        assert_eq!(line.turn(&one), Some(first.turn()));
+        assert_eq!(line.turn(&other), Some(second.turn()));
         assert_eq!([line.turn(&one), line.turn(&other)], [None, None]);
         line.offer();
-        assert_eq!(line.turn(&one), Some(first.number()));
+        assert_eq!(line.turn(&one), Some(first.turn()));
     }
 
     #[test]
     fn a_worker_that_passes_is_asked_for_none_of_its_calls() {
         let (line, [one, other]) = (line(9), workers());
-        let own: Vec<_> = (0..3).map(|_| line.join(&one).unwrap()).collect();
-        let last = line.join(&other).unwrap();
-        assert_eq!(line.turn(&one), Some(own[0].number()));
+        let own: Vec<_> = (0..3).map(|_| line.join(CLIENT, &one).unwrap()).collect();
+        let last = line.join(CLIENT, &other).unwrap();
+        assert_eq!(line.turn(&one), Some(own[0].turn()));
         line.pass(&one);
         assert_eq!(line.turn(&one), None);
         assert!(is_woken(&other));
-        assert_eq!(line.turn(&other), Some(last.number()));
+        assert_eq!(line.turn(&other), Some(last.turn()));
     }
 
     #[test]
     fn one_that_has_left_is_not_asked_and_its_place_is_free() {
         let (line, [one, other]) = (line(2), workers());
-        let first = line.join(&one).unwrap();
-        let second = line.join(&other).unwrap();
-        assert!(line.join(&one).is_none());
+        let first = line.join(CLIENT, &one).unwrap();
+        let second = line.join(CLIENT, &other).unwrap();
+        assert!(line.join(CLIENT, &one).is_none());
         drop(first);
-        assert_eq!(line.turn(&other), Some(second.number()));
+        assert_eq!(line.turn(&other), Some(second.turn()));
         assert!(line.is_waited_in());
         drop(second);
         assert!(!line.is_waited_in());

@@ -148,7 +148,8 @@ impl Ours {
             let (out, context) = (&mut self.out, &mut self.context);
             let (stream, end) = match self.connection.next(input, &mut at, context, out) {
                 Ok(Some(Event::Data { stream, start, stop, end, .. })) => {
-                    self.connection.credit(stream, stop - start, out);
+                    self.connection.credit(stop - start, out);
+                    self.connection.credit_stream(stream, stop - start, 0, out);
                     (stream, end)
                 }
                 Ok(Some(Event::Head { stream, end, .. } | Event::TooLarge { stream, end, .. })) => {

@@ -3,7 +3,10 @@
 use bytesize::ByteSize;
 
 use super::{
-    super::limits::{ClientLimits, Limits, LimitsPer},
+    super::{
+        limits::{ClientLimits, Limits, LimitsPer},
+        value::Buffer,
+    },
     Checker,
 };
 
@@ -86,6 +89,7 @@ impl Checker<'_> {
             ("frame_timeout", limits.frame_timeout),
             ("idle_timeout", limits.idle_timeout),
             ("send_timeout", limits.send_timeout),
+            ("message_timeout", limits.message_timeout),
             ("max_connection_age", limits.max_connection_age),
             ("max_connection_age_grace", limits.max_connection_age_grace),
             ("client_ping_interval", limits.client_ping_interval),
@@ -103,6 +107,19 @@ impl Checker<'_> {
             if !(1024..=1 << 20).contains(&size.as_u64()) {
                 let message = format!("must be from 1 KiB to 1 MiB, not {size}");
                 self.problem(&format!("limits.{key}"), message);
+            }
+        }
+        for (key, size) in [
+            ("max_connection_buffer", Buffer::Size(limits.max_connection_buffer)),
+            ("max_worker_buffer", limits.max_worker_buffer),
+        ] {
+            if let Buffer::Size(size) = size
+                && size < ByteSize::mib(1)
+            {
+                self.problem(
+                    &format!("limits.{key}"),
+                    format!("must be at least 1 MiB, not {size}"),
+                );
             }
         }
         if limits.max_replay_size > ByteSize::mib(16) {

@@ -223,7 +223,10 @@ impl Connection {
         let wanted = self.streams.contains_key(&id);
         self.reading = Reading::Data { stream: id, left, padding, end, wanted };
         // Nobody takes padding, nor what comes for a stream that is over.
-        self.credit(id, if wanted { overhead } else { head.length }, out);
+        self.credit(if wanted { overhead } else { head.length }, out);
+        if overhead > 0 {
+            self.credit_stream(id, overhead, 0, out);
+        }
         Ok(event)
     }
 
@@ -251,7 +254,7 @@ impl Connection {
         }
         // Reset meanwhile, between two parts of one frame: the rest is nobody's.
         let Some(stream) = self.streams.get_mut(&id) else {
-            self.credit(id, taken, out);
+            self.credit(taken, out);
             return Ok(None);
         };
         let end = end && over;

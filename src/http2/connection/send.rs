@@ -110,14 +110,19 @@ impl Connection {
         }
     }
 
-    /// Gives bytes of payload back to the peer.
-    pub fn credit(&mut self, id: u32, bytes: usize, out: &mut Vec<u8>) {
+    /// Gives bytes back to the peer for all streams.
+    pub fn credit(&mut self, bytes: usize, out: &mut Vec<u8>) {
         if let Some(more) = self.receive.credit(bytes) {
             frame::put_window_update(0, more, out);
         }
+    }
+
+    /// Gives bytes of payload back for one stream, and widens its window to `size` where it is
+    /// smaller.
+    pub fn credit_stream(&mut self, id: u32, bytes: usize, size: u32, out: &mut Vec<u8>) {
         if let Some(stream) = self.streams.get_mut(&id)
             && stream.receiving
-            && let Some(more) = stream.receive.credit(bytes)
+            && let Some(more) = stream.receive.credit_up_to(bytes, size)
         {
             frame::put_window_update(id, more, out);
         }

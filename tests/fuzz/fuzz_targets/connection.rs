@@ -233,7 +233,8 @@ impl End {
             1 | 2 => {
                 let owed = local.owed.min(usize::from(more) << 8);
                 local.owed -= owed;
-                self.connection.credit(id, owed, out);
+                self.connection.credit(owed, out);
+                self.connection.credit_stream(id, owed, 0, out);
             }
             3 | 4 if !local.ended && local.headed => {
                 let room = self.connection.capacity(id).min(usize::from(more) << 7);
