@@ -27,22 +27,22 @@ const UNARY: &str = "/test.Echo/Unary";
 const HANG: &str = "/test.Echo/Hang";
 
 /// An endpoint that ends every call in the way that it is told.
-struct Moody {
-    address: SocketAddr,
+pub(crate) struct Moody {
+    pub(crate) address: SocketAddr,
     mood: Arc<AtomicU32>,
     calls: Arc<AtomicUsize>,
     _tasks: JoinSet<()>,
 }
 
 /// A mood that is no grpc-status: every stream is reset by INTERNAL_ERROR.
-const RESETS: u32 = 102;
+pub(crate) const RESETS: u32 = 102;
 /// The same by PROTOCOL_ERROR, which is the request's fault.
 const BLAMES: u32 = 101;
 /// Every connection is closed at its first call.
 const CLOSES: u32 = 200;
 
 impl Moody {
-    async fn start(mood: u32) -> Self {
+    pub(crate) async fn start(mood: u32) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (mood, calls) = (Arc::new(AtomicU32::new(mood)), Arc::new(AtomicUsize::new(0)));
@@ -72,11 +72,11 @@ impl Moody {
         Self { address, mood, calls, _tasks: tasks }
     }
 
-    fn is_now(&self, mood: u32) {
+    pub(crate) fn is_now(&self, mood: u32) {
         self.mood.store(mood, SeqCst);
     }
 
-    fn calls(&self) -> usize {
+    pub(crate) fn calls(&self) -> usize {
         self.calls.load(SeqCst)
     }
 }

@@ -7,14 +7,16 @@ pub(crate) mod endpoint;
 pub(crate) mod frames;
 pub(crate) mod issuer;
 pub(crate) mod names;
+pub(crate) mod process;
 pub(crate) mod program;
 pub(crate) mod proxy;
+pub(crate) mod victim;
 pub(crate) mod wire;
 
 use std::{future::Future, net::SocketAddr, time::Duration};
 
 use tokio::{
-    net::TcpSocket,
+    net::{TcpSocket, TcpStream},
     time::{Instant, sleep},
 };
 
@@ -35,6 +37,13 @@ pub(crate) async fn eventually<F: Future<Output = bool>>(what: &str, condition: 
 pub(crate) fn resident() -> usize {
     let pages = std::fs::read_to_string("/proc/self/statm").unwrap();
     pages.split(' ').nth(1).unwrap().parse::<usize>().unwrap() * 4096
+}
+
+/// A connection to `address` from another address of this machine's, such as 127.0.0.2.
+pub(crate) async fn connect_from(client: [u8; 4], address: SocketAddr) -> TcpStream {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind((client, 0).into()).unwrap();
+    socket.connect(address).await.unwrap()
 }
 
 /// An address that refuses connections, for as long as the test binary runs: it is bound, so that
