@@ -127,3 +127,27 @@ fn files_are_short_enough_to_read() {
         assert_ne!(path.file_name().unwrap(), "mod.rs", "{}", path.display());
     }
 }
+
+#[test]
+fn only_these_read_the_wall_clock_which_may_jump() {
+    // What is shown of a state, when it was fetched, and what tokens and certificates say themselves.
+    // All that is waited for is counted by the monotonic clock.
+    let known = [
+        "src/app/certificates.rs",
+        "src/app/keys.rs",
+        "src/auth/jwt.rs",
+        "src/demo/otlp.rs",
+        "src/discovery.rs",
+        "src/health/service.rs",
+        "src/metrics.rs",
+        "src/upstream/ejection.rs",
+        "src/upstream/endpoint.rs",
+        "src/upstream/history.rs",
+        "src/watchdog/vitals.rs",
+    ];
+    let reads = |path: &PathBuf| fs::read_to_string(path).unwrap().contains("SystemTime::now");
+    let files = files(Path::new("src"), None).into_iter().map(|(_, path)| path);
+    let mut found: Vec<_> = files.filter(reads).map(|it| it.display().to_string()).collect();
+    found.sort_unstable();
+    assert_eq!(found, known);
+}

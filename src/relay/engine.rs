@@ -43,9 +43,9 @@ use crate::{
 /// All that a worker owns. Everything here runs to its end without waiting.
 #[derive(Debug)]
 pub(super) struct Engine {
-    /// The time of this turn, and of the engine's beginning.
+    /// The time of this turn, and of the engine's beginning, from which its own time is counted.
     pub(super) clock: Instant,
-    begun: Instant,
+    pub(super) begun: Instant,
     pub(super) context: Context,
     pub(super) own: Own,
     pub(super) links: Links,
@@ -161,13 +161,6 @@ impl Engine {
             && self.commands.is_empty()
             && self.replays.is_empty()
             && self.doubts.is_empty()
-    }
-
-    /// Begins a turn: takes the time.
-    pub(super) fn tick(&mut self) {
-        self.clock = Instant::now();
-        let now = self.clock.duration_since(self.begun).as_millis();
-        self.context.now = u64::try_from(now).unwrap_or(u64::MAX);
     }
 
     /// Takes what a link's socket read. False when the link is over.

@@ -1,9 +1,26 @@
 //! What ends because of time: links that are idle, old, silent or stuck.
 
+use std::{mem::replace, time::Duration};
+
+use tokio::time::Instant;
+
 use super::{cause::Cause, engine::Engine, link::Kind, millis, pings::Pings};
 use crate::http2::frame::Reason;
 
 impl Engine {
+    /// Begins a turn: takes the time. A worker has a turn twenty times a second; where it had none for
+    /// long, the process stood still, and that time is not counted: what peers sent meanwhile was
+    /// not read yet, so that none of them was silent.
+    pub(super) fn tick(&mut self) {
+        let before = replace(&mut self.clock, Instant::now());
+        let passed = self.clock.duration_since(before);
+        if passed > STOOD_STILL {
+            self.begun += passed;
+        }
+        let now = self.clock.duration_since(self.begun).as_millis();
+        self.context.now = u64::try_from(now).unwrap_or(u64::MAX);
+    }
+
     /// Asks a client's connection to end.
     pub(super) fn drain(&mut self, id: usize) {
         let now = self.context.now;
@@ -131,3 +148,5 @@ impl Engine {
 const SLICE: usize = 512;
 /// How long a closed link's last words may take, in milliseconds.
 const CLOSING: u64 = 1000;
+/// A worker without a turn for so long stood still.
+const STOOD_STILL: Duration = Duration::from_secs(2);

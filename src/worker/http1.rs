@@ -77,6 +77,8 @@ pub(super) async fn serve(
     let mut stopping = false;
     let ended = loop {
         tokio::select! {
+            // After a process was stopped for a while, what was asked meanwhile comes first.
+            biased;
             ended = connection.as_mut() => break ended,
             () = listener.stop().cancelled(), if !stopping => {
                 stopping = true;

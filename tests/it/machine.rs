@@ -3,7 +3,9 @@
 
 mod child;
 mod log;
+mod memory;
 mod process;
+mod stopped;
 mod threads;
 
 use std::{net::SocketAddr, time::Duration};

@@ -74,6 +74,17 @@ impl Process {
         }
     }
 
+    /// All that it says to its end, which has come.
+    pub(super) async fn rest(self) -> String {
+        let Self { mut stderr, pipe, .. } = self;
+        drop(pipe);
+        let mut rest = String::new();
+        while let Some(line) = stderr.next_line().await.unwrap() {
+            rest = rest + &line + "\n";
+        }
+        rest
+    }
+
     /// Closes the end of standard error that is read.
     pub(super) fn close(&mut self) {
         let (reader, _) = io::pipe().unwrap();
