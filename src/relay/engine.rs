@@ -1,5 +1,4 @@
-//! The worker's state, and the turn: what came in on a link, taken through to what goes out on
-//! others.
+//! The worker's state, and the turn: from what came in on a link to what goes out on others.
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -50,8 +49,7 @@ pub(super) struct Engine {
     pub(super) own: Own,
     pub(super) links: Links,
     pub(super) calls: Slab<Call>,
-    /// When each of them is looked at for what it may be late for: apart, so that a tick passes many
-    /// calls by quickly.
+    /// When to look at each of them for what is late: apart, so that a tick passes by quickly.
     pub(super) looks: Vec<u64>,
     pub(super) lanes: HashMap<LaneKey, Lane, ByIdentity>,
     pub(super) queues: Queues,
