@@ -30,7 +30,7 @@ use crate::{
         wire::{DATA, END_STREAM, End, HEADERS, Message, Wire},
     },
     raw::request,
-    scene::{Scene, Setup},
+    scene::{Aside, Scene, Setup},
     victim::UNARY,
 };
 
@@ -77,23 +77,9 @@ pub(crate) async fn stuck_endpoint(scene: &mut Scene<'_>) -> anyhow::Result<()> 
     });
     let stuck = stuck.await?;
     let good = scene.echo(None).await?;
-    let upstream = format!(
-        r#"  two:
-    endpoints: ["{}", "{}"]
-    probe: {{ interval: 1s, timeout: 900ms, checks: [{{ tcp: {{}} }}] }}
-    load_balancing: round_robin
-"#,
-        good.address(),
-        stuck
-    );
-    let address = scene
-        .begin(Setup {
-            listener: "routes: [{ match: { prefix: /test.Two/ }, upstream: two }, \
-                       { upstream: otlp }]",
-            upstream: &upstream,
-            ..Setup::default()
-        })
-        .await?;
+    let endpoints = [good.address(), stuck];
+    let aside = Aside::to(&endpoints, "    load_balancing: round_robin");
+    let address = scene.begin(aside.setup()).await?;
     let caller = Caller::connect(address).await;
     let mut calls = JoinSet::new();
     for index in 0..120 {

@@ -14,7 +14,7 @@ use crate::{
 
 const LONG: Duration = Duration::from_secs(20);
 /// What resident memory moves by itself, beside 200 calls a second, in MiB.
-const NOISE: f64 = 0.25;
+pub(crate) const NOISE: f64 = 0.25;
 
 /// Floods one connection; notes when it was closed.
 async fn flood(

@@ -7,15 +7,15 @@ use upbeat::http2::frame::{DATA, INITIAL_WINDOW_SIZE};
 
 use crate::{
     crowd,
-    raw::request,
-    scene::{Scene, Setup},
+    raw::{Raw, request},
+    scene::{Aside, Scene, Setup},
 };
 
 const ANSWER: &str = "/test.Echo/Answer";
 
 /// 6 connections with 128 calls each whose answers of 300 KiB they leave no window for.
 pub(crate) async fn unread_answers(scene: &mut Scene<'_>) -> anyhow::Result<()> {
-    let (limits, stalled) = if scene.options.slow { ("", 30) } else { ("send_timeout: 2s", 2) };
+    let (limits, stalled) = stalled(scene);
     // The calls so fill each connection that there may be to it.
     let endpoint = scene.echo(Some(200)).await?.address();
     let address = scene.begin(Setup { limits, endpoints: &[endpoint], ..Setup::default() }).await?;
@@ -26,10 +26,9 @@ pub(crate) async fn unread_answers(scene: &mut Scene<'_>) -> anyhow::Result<()> 
             client.unary(&head, 0);
         }
     }
-    crowd::until(&mut clients, Duration::from_secs(stalled + 5), |heard| heard.over() == 128).await;
-    let over = clients.iter().filter(|it| it.heard.closed.is_some()).count() * 128;
-    let over = crowd::sum(&clients, |heard| if heard.closed.is_some() { 0 } else { heard.over() })
-        + over as f64;
+    let limit = Duration::from_secs_f64(stalled + 5.0);
+    crowd::until(&mut clients, limit, |heard| heard.over() == 128).await;
+    let over = crowd::sum(&clients, |it| if it.closed.is_some() { 128 } else { it.over() });
     scene.at_least("ended", over, 768.0, "");
     let peak = scene.subject().peak() as f64 / 1024.0;
     scene.at_most("resident", peak, 64.0, " MiB");
@@ -64,25 +63,105 @@ pub(crate) async fn unread_whole_answers(scene: &mut Scene<'_>) -> anyhow::Resul
     Ok(())
 }
 
+/// How long a stream may stand still, beside the whole of what says so: the default, or less where
+/// nobody waits for it.
+fn stalled(scene: &Scene<'_>) -> (&'static str, f64) {
+    if scene.options.slow { ("", 30.0) } else { ("send_timeout: 2s", 2.0) }
+}
+
+/// 100 calls whose answers of 64 KiB have no window.
+pub(crate) async fn closed_window(scene: &mut Scene<'_>) -> anyhow::Result<()> {
+    let (limits, stalled) = stalled(scene);
+    let address = scene.begin(Setup { limits, ..Setup::default() }).await?;
+    let mut client = Raw::connect(address, &[(INITIAL_WINDOW_SIZE, 0)]).await?;
+    answers(&mut client, 100, "65536");
+    reset_in_time(scene, &mut client, 100, stalled).await;
+    scene.memory(100.0 * 0.125);
+    Ok(())
+}
+
+/// 20 calls whose answers are given a window of one byte a second.
+pub(crate) async fn slow_reader(scene: &mut Scene<'_>) -> anyhow::Result<()> {
+    let (limits, stalled) = stalled(scene);
+    let address = scene.begin(Setup { limits, ..Setup::default() }).await?;
+    let mut client = Raw::connect(address, &[(INITIAL_WINDOW_SIZE, 1)]).await?;
+    client.credits = false;
+    answers(&mut client, 20, "65536");
+    let started = Instant::now();
+    while started.elapsed().as_secs_f64() < stalled + 5.0
+        && client.heard.over() < 20
+        && client.heard.closed.is_none()
+    {
+        client.listen(Duration::from_secs(1)).await;
+        for stream in (1..40).step_by(2) {
+            if !client.heard.resets.contains_key(&stream) {
+                client.credit(stream, 1);
+            }
+        }
+    }
+    reset_in_time(scene, &mut client, 20, 0.0).await;
+    Ok(())
+}
+
+/// Queues calls with answers of so many bytes.
+fn answers(client: &mut Raw, calls: usize, bytes: &str) {
+    let head = [request(ANSWER), vec![("x-bytes", bytes)]].concat();
+    for _ in 0..calls {
+        client.unary(&head, 0);
+    }
+}
+
+/// Notes how many streams were ended five seconds after they had stood still for too long.
+async fn reset_in_time(scene: &mut Scene<'_>, client: &mut Raw, calls: usize, stalled: f64) {
+    let limit = Duration::from_secs_f64(stalled + 5.0);
+    client.until(limit, |heard| heard.over() == calls).await;
+    let closed = client.heard.closed.is_some();
+    let over = if closed { calls } else { client.heard.over() };
+    scene.at_least("ended", over as f64, calls as f64, "");
+}
+
+/// DATA frames of a byte on 64 streams, for an endpoint that takes little of it.
+pub(crate) async fn small_writes(scene: &mut Scene<'_>) -> anyhow::Result<()> {
+    let sink = scene.echo(None).await?;
+    let aside = Aside::to(&[sink.address()], "");
+    let address = scene.begin(aside.setup()).await?;
+    let mut client = Raw::connect(address, &[]).await?;
+    let head = request("/test.Echo/Sink");
+    let streams: Vec<_> = (0..64).map(|_| client.open(&head, false)).collect();
+    // A connection's window, of a byte each.
+    let (frames, mut turn) = (if scene.options.slow { 8 << 20 } else { 1 << 20 }, 0);
+    let sent = client.flood(frames, Duration::from_secs(60), |client| {
+        turn += 1;
+        client.put(DATA, 0, streams[turn % 64], &[0]);
+    });
+    let sent = sent.await;
+    scene.note("sent", sent);
+    client.listen(Duration::from_secs(1)).await;
+    scene.memory(9.0);
+    Ok(())
+}
+
+/// 1000 answers of five bytes at once, of eight clients that read late.
+pub(crate) async fn small_answers(scene: &mut Scene<'_>) -> anyhow::Result<()> {
+    let address = scene.begin(Setup::default()).await?;
+    let mut clients = crowd::open(address, 8, &[]).await?;
+    for client in &mut clients {
+        client.reads = false;
+        answers(client, 125, "0");
+    }
+    crowd::listen(&mut clients, Duration::from_millis(500)).await;
+    clients.iter_mut().for_each(|client| client.reads = true);
+    crowd::until(&mut clients, Duration::from_secs(10), |heard| heard.over() == 125).await;
+    let answered = crowd::sum(&clients, |heard| heard.with(0));
+    scene.at_least("answered", answered, 1000.0, "");
+    Ok(())
+}
+
 /// 12 connections with 7 MiB of bodies each, for an endpoint that has no room.
 pub(crate) async fn waiting_bodies(scene: &mut Scene<'_>) -> anyhow::Result<()> {
     let full = scene.echo(Some(1)).await?;
-    let upstream = format!(
-        r#"  full:
-    endpoints: ["{}"]
-    probe: {{ interval: 1s, timeout: 900ms, checks: [{{ tcp: {{}} }}] }}
-    admission: {{ queue_timeout: 60s }}
-"#,
-        full.address()
-    );
-    let address = scene
-        .begin(Setup {
-            listener: "routes: [{ match: { prefix: /test.Echo/Unary }, upstream: otlp }, \
-                       { upstream: full }]",
-            upstream: &upstream,
-            ..Setup::default()
-        })
-        .await?;
+    let aside = Aside::to(&[full.address()], "    admission: { queue_timeout: 60s }");
+    let address = scene.begin(aside.setup()).await?;
     // Its four connections take a stream each.
     let mut holder = crowd::open(address, 1, &[]).await?;
     for _ in 0..4 {

@@ -22,6 +22,7 @@ mod endpoints;
 mod fixture;
 mod floods;
 mod flow;
+mod heads;
 mod options;
 mod queue;
 mod raw;
@@ -93,11 +94,21 @@ const ROWS: &[Row] = &[
     row!("1", Quick, peers, volleys::rapid_reset, "200 000 pairs of HEADERS and RST_STREAM"),
     row!("2", Quick, peers, volleys::patient_reset, "40 calls a second, each reset"),
     row!("3", Slow, peers, volleys::made_you_reset, "what makes the proxy reset streams"),
+    row!("4", Quick, peers, heads::continuations, "a header block that does not end"),
+    row!("5", Quick, peers, heads::dripped, "a header block, a byte at a time"),
+    row!("6", Quick, peers, heads::hpack_bomb, "HPACK bomb with a pinned window"),
+    row!("7", Quick, peers, heads::too_large, "a MiB of header fields, 25 000 header fields"),
     row!("8", Quick, peers, floods::pings, "100 000 PING"),
     row!("9", Quick, peers, floods::settings, "100 000 SETTINGS beside 100 streams"),
     row!("10", Quick, peers, floods::unheeded, "a million PRIORITY, a million unknown frames"),
     row!("11", Quick, peers, floods::window_updates, "a million WINDOW_UPDATE of 1"),
     row!("12", Quick, peers, floods::empty, "empty DATA, empty HEADERS"),
+    row!("13", Quick, flow::small_writes, "DATA of one byte on 64 streams for a slow endpoint"),
+    row!("14", Quick, peers, flow::closed_window, "100 answers without a window"),
+    row!("15", Quick, peers, flow::slow_reader, "answers read at a byte a second"),
+    row!("25", Quick, peers, heads::smuggled, "requests that are something else behind it"),
+    row!("26", Quick, peers, heads::paths, "paths that are no method's"),
+    row!("30", Quick, peers, flow::small_answers, "1000 answers of five bytes at once"),
     row!("31", Slow, peers, floods::small_frames, "DATA frames of one byte"),
     row!("A1", Slow, peers, flow::unread_answers, "768 answers of 300 KiB that nobody reads"),
     row!("A2", Slow, flow::unread_whole_answers, "128 answers of 100 kB without a window, all timeouts 2 s"),
@@ -107,7 +118,11 @@ const ROWS: &[Row] = &[
     row!("A6", Slow, peers, volleys::open_and_leave, "connections that open 128 calls and close"),
     row!("A7a", Slow, endpoints::blamed_by_deadlines, "48 unfinished calls with a deadline"),
     row!("A7b", Slow, endpoints::blamed_by_resets, "calls that the endpoint resets"),
+    row!("A8", Quick, heads::small_list, "heads that an endpoint does not take"),
     row!("A9", Slow, queue::ten_thousand_waiting, "10 240 calls that wait"),
+    row!("A10d", Quick, heads::heads_that_err, "14 KB heads of 1100 new names"),
+    row!("A11", Quick, heads::fresh_names, "heads with a new name of 4 KB each"),
+    row!("A15", Quick, heads::heads_in_crumbs, "an endpoint that writes heads in crumbs"),
     row!("B1", Slow, endpoints::swallowed, "a connection to the endpoint that swallows all"),
 ];
 

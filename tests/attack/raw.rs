@@ -69,6 +69,12 @@ impl Heard {
     pub(crate) fn over(&self) -> usize {
         self.resets.len() + self.ended.values().filter(|ended| ended.whole).count()
     }
+
+    /// How many streams ended with this grpc-status alone.
+    pub(crate) fn with(&self, code: u8) -> usize {
+        let code = code.to_string();
+        self.ended.values().filter(|ended| ended.whole && ended.grpc == [&*code]).count()
+    }
 }
 
 /// What a request of gRPC has at least.
@@ -113,6 +119,11 @@ impl Raw {
             credits: true,
             heard: Heard::default(),
         })
+    }
+
+    /// Queues any bytes.
+    pub(crate) fn bytes(&mut self, bytes: &[u8]) {
+        self.out.extend_from_slice(bytes);
     }
 
     /// Queues a frame.
@@ -363,6 +374,8 @@ impl Heard {
                 }
                 ended.whole |= flags & END_STREAM != 0;
             }
+            // One after the end, without an error, is only to stop the request.
+            RST_STREAM if self.ended.get(&stream).is_some_and(|it| it.whole) => {}
             RST_STREAM => _ = self.resets.insert(stream, number(payload)?),
             SETTINGS if flags & ACK == 0 => frame::write(out, SETTINGS, ACK, 0, &[]),
             PING if flags & ACK == 0 => frame::write(out, PING, ACK, 0, payload),

@@ -15,7 +15,7 @@ use crate::{
     fixture::echo::Echo,
     options::Options,
     subject::Subject,
-    victim::{Tally, Victim},
+    victim::{Tally, UNARY, Victim},
 };
 
 /// What an attack runs in.
@@ -44,6 +44,8 @@ pub(crate) struct Setup<'a> {
     pub(crate) listener: &'a str,
     /// Keys of the upstream.
     pub(crate) upstream: &'a str,
+    /// How the process drains.
+    pub(crate) drain: Option<&'a str>,
     /// Keys under `limits`.
     pub(crate) limits: &'a str,
     /// Whole sections; `listeners` may go on by lines of `  - { name: …`.
@@ -177,6 +179,17 @@ impl<'a> Scene<'a> {
         self.endpoint.seen().paths.lock().unwrap().get(path).copied().unwrap_or_default()
     }
 
+    /// How many streams it has seen that are not the victim's.
+    pub(crate) fn others(&self) -> usize {
+        let paths = self.endpoint.seen().paths.lock().unwrap();
+        paths.iter().filter(|(path, _)| *path != UNARY).map(|(_, count)| count).sum()
+    }
+
+    /// The key that has a frame be whole within a second.
+    pub(crate) fn frame_timeout(&self) -> &'static str {
+        "handshake_timeout: 1s"
+    }
+
     /// Notes a figure that may be this much at most.
     pub(crate) fn at_most(&mut self, name: &str, measured: f64, bound: f64, unit: &str) {
         self.figure(
@@ -270,11 +283,45 @@ impl<'a> Scene<'a> {
     }
 }
 
+/// Keys of the listener and of the upstreams by which the victim's calls go to the scene's
+/// endpoint, and all others to these.
+pub(crate) struct Aside {
+    pub(crate) listener: String,
+    pub(crate) upstream: String,
+}
+
+impl Aside {
+    /// With more lines of keys of the other upstream.
+    pub(crate) fn to(endpoints: &[SocketAddr], keys: &str) -> Self {
+        Self {
+            listener: format!(
+                "routes: [{{ match: {{ prefix: {UNARY} }}, upstream: otlp }}, {{ upstream: aside }}]"
+            ),
+            upstream: format!(
+                r#"  aside:
+    endpoints: [{}]
+    probe: {{ interval: 1s, timeout: 900ms, checks: [{{ tcp: {{}} }}] }}
+{keys}"#,
+                list(endpoints)
+            ),
+        }
+    }
+
+    /// What begins so.
+    pub(crate) fn setup(&self) -> Setup<'_> {
+        Setup { listener: &self.listener, upstream: &self.upstream, ..Setup::default() }
+    }
+}
+
+fn list(endpoints: &[SocketAddr]) -> String {
+    let quoted: Vec<_> = endpoints.iter().map(|address| format!("\"{address}\"")).collect();
+    quoted.join(", ")
+}
+
 impl Setup<'_> {
     fn yaml(&self, echo: SocketAddr) -> String {
         let Setup { listener, upstream, limits, more, .. } = self;
         let endpoints = if self.endpoints.is_empty() { &[echo] } else { self.endpoints };
-        let endpoints: Vec<_> = endpoints.iter().map(|address| format!("\"{address}\"")).collect();
         let (lines, sections) = match more.split_once("---\n") {
             Some((lines, sections)) => (lines, sections),
             None => ("", *more),
@@ -292,12 +339,13 @@ upstreams:
 {upstream}
 limits: {{ {limits} }}
 admin: {{ address: "127.0.0.1:0" }}
-drain: {{ delay: 0s, timeout: 2s }}
+drain: {{ {} }}
 workers: 1
 log: {{ format: json }}
 {sections}
 "#,
-            endpoints.join(", ")
+            list(endpoints),
+            self.drain.unwrap_or("delay: 0s, timeout: 2s")
         )
     }
 }
