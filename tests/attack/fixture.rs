@@ -5,12 +5,20 @@
 pub(crate) mod caller;
 
 #[expect(dead_code, reason = "tests/it needs the rest")]
+#[path = "../it/fixture/certs.rs"]
+pub(crate) mod certs;
+
+#[expect(dead_code, reason = "tests/it needs the rest")]
 #[path = "../it/fixture/echo.rs"]
 pub(crate) mod echo;
 
 #[expect(dead_code, reason = "the benchmark needs the rest")]
 #[path = "../../benches/peers/frame.rs"]
 pub(crate) mod frame;
+
+#[expect(dead_code, reason = "tests/it needs the rest")]
+#[path = "../it/fixture/issuer.rs"]
+pub(crate) mod issuer;
 
 #[expect(dead_code, reason = "tests/it needs the rest")]
 #[path = "../it/fixture/program.rs"]

@@ -304,6 +304,13 @@ async fn begin_recorded(scene: &mut Scene<'_>) -> anyhow::Result<(std::net::Sock
     let inside = Arc::clone(&seen);
     let recorder = scene.server(move |stream| record(stream, Arc::clone(&inside))).await?;
     let address = scene.begin(Setup { endpoints: &[recorder], ..Setup::default() }).await?;
+    // A good one is seen.
+    let mut raw = Raw::connect(address, &[]).await?;
+    raw.unary(&request(PROBED), 5);
+    raw.until(Duration::from_secs(5), |heard| heard.over() > 0).await;
+    let known = seen.lock().unwrap().heads + scene.others();
+    scene.equal("a good one reaches it", known, 1);
+    seen.lock().unwrap().known = known;
     Ok((address, seen))
 }
 

@@ -16,6 +16,10 @@ pub(crate) struct Options {
     /// Rows that take minutes too, with the defaults' own times, and the whole of each load.
     #[arg(long)]
     pub(crate) slow: bool,
+    /// Holds times too, which a debug build on a busy machine does not: of an optimised `--binary`.
+    /// A release build does so by itself.
+    #[arg(long)]
+    strict: bool,
     /// Prints the rows and ends.
     #[arg(long)]
     pub(crate) list: bool,
@@ -50,6 +54,11 @@ impl Options {
     pub(crate) fn wants(&self, id: &str, words: &str) -> bool {
         let named = self.only.is_empty() || self.only.iter().any(|only| only == id);
         named && (self.words.is_empty() || self.words.iter().any(|word| words.contains(word)))
+    }
+
+    /// Whether times count.
+    pub(crate) fn is_strict(&self) -> bool {
+        self.strict || !cfg!(debug_assertions)
     }
 
     /// Whether rows were asked for by name.

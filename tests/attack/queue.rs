@@ -29,7 +29,7 @@ pub(crate) async fn ten_thousand_waiting(scene: &mut Scene<'_>) -> anyhow::Resul
     scene.note("10 240 waiting", format!("{:.0} µs", many.cpu));
     scene.at_most("growth", many.cpu / few.cpu, 1.5, " ×");
     // A debug build, and another program that has the core, take their time too.
-    let late: f64 = if cfg!(debug_assertions) { 250.0 } else { 20.0 };
+    let late = scene.patient(20.0);
     scene.at_most("PING", many.ping, late.max(2.0 * few.ping), " ms");
     Ok(())
 }

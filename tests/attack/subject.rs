@@ -4,7 +4,10 @@ use std::{
     collections::HashMap,
     net::SocketAddr,
     path::Path,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering::SeqCst},
+    },
     time::Duration,
 };
 
@@ -57,7 +60,9 @@ impl Subject {
         behind: &Handle,
     ) -> anyhow::Result<Self> {
         let file = Path::new(env!("CARGO_TARGET_TMPDIR"));
-        let file = file.join(format!("attack-{}.yaml", std::process::id()));
+        static STARTED: AtomicUsize = AtomicUsize::new(0);
+        let number = STARTED.fetch_add(1, SeqCst);
+        let file = file.join(format!("attack-{}-{number}.yaml", std::process::id()));
         std::fs::write(&file, yaml)?;
         let log = Log::default();
         let (inside, sockets) = (Arc::clone(&log), 1 + yaml.matches("- { name: ").count());
@@ -97,7 +102,7 @@ impl Subject {
                 self.addresses.insert(name.to_owned(), address);
             }
             if self.addresses.len() >= sockets
-                && get(self.address("admin"), "/readyz").await.0 == 200
+                && get(self.listener("admin"), "/readyz").await.0 == 200
             {
                 return Ok(());
             }
@@ -107,7 +112,7 @@ impl Subject {
     }
 
     /// Where a listener is, or `admin`.
-    pub(crate) fn address(&self, listener: &str) -> SocketAddr {
+    pub(crate) fn listener(&self, listener: &str) -> SocketAddr {
         self.addresses[listener]
     }
 
@@ -153,7 +158,7 @@ impl Subject {
 
     /// The sum of a metric's samples whose labels have this text; ours only.
     pub(crate) async fn metric(&self, name: &str, label: &str) -> f64 {
-        let (_, text) = get(self.address("admin"), "/metrics").await;
+        let (_, text) = get(self.listener("admin"), "/metrics").await;
         let lines = text.lines().filter(|line| {
             line.strip_prefix(name).is_some_and(|rest| rest.starts_with(['{', ' ']))
                 && line.contains(label)
