@@ -178,6 +178,12 @@ impl Relay {
                 }
                 (link.blocked, link.is_full())
             };
+            if full && !blocked {
+                // Other links' turns have filled it. Its socket may be ready, which costs nothing of
+                // tokio's budget: to ask again and again would keep the flusher from its turn.
+                self.turn(|engine| engine.writable(id));
+                continue;
+            }
             let interest = match (blocked, full) {
                 (false, _) => Interest::READABLE,
                 (true, false) => Interest::READABLE | Interest::WRITABLE,

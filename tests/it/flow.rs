@@ -4,7 +4,9 @@ use std::{sync::atomic::Ordering::SeqCst, time::Duration};
 
 use bytes::Bytes;
 use tokio::{
-    net::TcpListener,
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+    task::JoinSet,
     time::{sleep, timeout},
 };
 
@@ -12,7 +14,7 @@ use crate::fixture::{
     caller::Caller,
     echo::{Echo, send},
     proxy::{Proxy, yaml},
-    wire::{ACK, End, Frame, Message, PING, Wire, grpc_frame},
+    wire::{ACK, End, Frame, Message, PING, SETTINGS, Wire, grpc_frame},
 };
 
 /// What one stream may have under way: the windows of both sides, what waits in the proxy, and
@@ -173,4 +175,72 @@ async fn a_client_that_breaks_the_protocol_before_it_has_read_is_cut_alone() {
     while client.next().await.is_some() {}
     assert_eq!(proxy.check().await, 1, "its worker goes on");
     proxy.stop().await;
+}
+
+/// An endpoint that takes everything, answers nothing, and sends a PING as often as it can.
+async fn talk(stream: TcpStream) {
+    let (mut from, mut to) = stream.into_split();
+    let settings = [0, 0, 0, SETTINGS, 0, 0, 0, 0, 0];
+    let acknowledged = [0, 0, 0, SETTINGS, ACK, 0, 0, 0, 0];
+    let mut sink = vec![0; 1 << 16];
+    let talks = async {
+        to.write_all(&[settings, acknowledged].concat()).await?;
+        loop {
+            to.write_all(&[[0, 0, 8, PING, 0, 0, 0, 0, 0].as_slice(), &[7; 8]].concat()).await?;
+            sleep(Duration::from_micros(100)).await;
+        }
+    };
+    tokio::select! {
+        ended = talks => drop::<std::io::Result<()>>(ended),
+        () = async { while from.read(&mut sink).await.is_ok_and(|read| read > 0) {} } => {}
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_connection_that_others_have_filled_leaves_the_worker_its_turns() {
+    let socket = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let endpoint = socket.local_addr().unwrap();
+    let mut tasks = JoinSet::new();
+    tasks.spawn(async move {
+        let mut connections = JoinSet::new();
+        while let Ok((stream, _)) = socket.accept().await {
+            connections.spawn(talk(stream));
+        }
+    });
+    let config = yaml(&[endpoint], "{ tcp: {} }", "").replace("workers: 2", "workers: 1");
+    let proxy = Proxy::start(&config).await;
+    proxy.wait_serving().await;
+    let value = "v".repeat(12_000);
+    let head = [
+        (":method", "POST"),
+        (":scheme", "http"),
+        (":authority", "upbeat"),
+        (":path", "/test.Talk/Hang"),
+        ("content-type", "application/grpc"),
+        ("te", "trailers"),
+        ("x-large", &value),
+    ];
+    for _ in 0..5 {
+        let mut clients = Vec::new();
+        for _ in 0..40 {
+            clients.push(Wire::connect(proxy.address("otlp")).await);
+        }
+        let mut heads = JoinSet::new();
+        for mut client in clients {
+            let message = Message::new(&head).body(grpc_frame(b"a"));
+            heads.spawn(async move {
+                for _ in 0..20 {
+                    let stream = client.open();
+                    client.play(stream, &message, 16_384).await;
+                }
+                client
+            });
+        }
+        let clients = heads.join_all().await;
+        // Answered by the worker that has all of these.
+        timeout(Duration::from_secs(20), proxy.wait_serving()).await.unwrap();
+        drop(clients);
+    }
+    drop(tasks);
+    proxy.ending().await;
 }
