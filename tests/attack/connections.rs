@@ -76,7 +76,7 @@ pub(crate) async fn idle(scene: &mut Scene<'_>) -> anyhow::Result<()> {
     }
     sleep(Duration::from_secs(1)).await;
     let each = scene.subject().resident().saturating_sub(before) as f64 / plain as f64;
-    scene.at_most("plain", each, 8.0, " KiB each");
+    scene.at_most("plain", each, if scene.options.slow { 8.0 } else { 12.0 }, " KiB each");
     let (before, client) = (scene.subject().resident(), authority.client(None));
     let address = scene.subject().listener("tls");
     let mut callers = Vec::new();
@@ -87,7 +87,7 @@ pub(crate) async fn idle(scene: &mut Scene<'_>) -> anyhow::Result<()> {
     }
     sleep(Duration::from_secs(1)).await;
     let each = scene.subject().resident().saturating_sub(before) as f64 / encrypted as f64;
-    scene.at_most("TLS", each, if scene.options.slow { 17.0 } else { 20.0 }, " KiB each");
+    scene.at_most("TLS", each, if scene.options.slow { 17.0 } else { 24.0 }, " KiB each");
     Ok(())
 }
 

@@ -113,7 +113,8 @@ pub(crate) async fn small_frames(scene: &mut Scene<'_>) -> anyhow::Result<()> {
     let streams: Vec<_> = (0..64).map(|_| raw.open(&head, false)).collect();
     let mut turn = 0;
     let span = scene.scaled(Duration::from_secs(20));
-    let sent = raw.flood(4_000_000, span, |raw| {
+    let frames = if scene.options.slow { 4_000_000 } else { 400_000 };
+    let sent = raw.flood(frames, span, |raw| {
         turn += 1;
         raw.put(DATA, 0, streams[turn % 64], &[0]);
     });

@@ -129,7 +129,7 @@ pub(crate) async fn small_writes(scene: &mut Scene<'_>) -> anyhow::Result<()> {
     let head = request("/test.Echo/Sink");
     let streams: Vec<_> = (0..64).map(|_| client.open(&head, false)).collect();
     // A connection's window, of a byte each.
-    let (frames, mut turn) = (if scene.options.slow { 8 << 20 } else { 1 << 20 }, 0);
+    let (frames, mut turn) = (if scene.options.slow { 8 << 20 } else { 1 << 17 }, 0);
     let sent = client.flood(frames, Duration::from_secs(60), |client| {
         turn += 1;
         client.put(DATA, 0, streams[turn % 64], &[0]);

@@ -51,7 +51,7 @@ pub(crate) async fn continuations(scene: &mut Scene<'_>) -> anyhow::Result<()> {
 pub(crate) async fn dripped(scene: &mut Scene<'_>) -> anyhow::Result<()> {
     let (limits, often, bound) = match scene.options.slow {
         true => ("", 1000, 6.0),
-        false => (scene.frame_timeout(), 200, 2.0),
+        false => ("frame_timeout: 1s", 200, scene.patient(2.0)),
     };
     let address = scene.begin(Setup { limits, ..Setup::default() }).await?;
     for (what, kind) in [("HEADERS", HEADERS), ("CONTINUATION", CONTINUATION)] {

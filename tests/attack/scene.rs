@@ -185,11 +185,6 @@ impl<'a> Scene<'a> {
         paths.iter().filter(|(path, _)| *path != UNARY).map(|(_, count)| count).sum()
     }
 
-    /// The key that has a frame be whole within a second.
-    pub(crate) fn frame_timeout(&self) -> &'static str {
-        "handshake_timeout: 1s"
-    }
-
     /// Notes a figure that may be this much at most.
     pub(crate) fn at_most(&mut self, name: &str, measured: f64, bound: f64, unit: &str) {
         self.figure(
@@ -251,7 +246,9 @@ impl<'a> Scene<'a> {
         }
         let subject = self.subject.as_mut().context("the attack never began")?;
         if !subject.is_terminated() && !subject.lives() {
+            let last = subject.log().last().map(ToString::to_string).unwrap_or_default();
             self.equal("the process lives", false, true);
+            self.note("its last words", last);
         }
         Ok(self.figures)
     }
