@@ -31,7 +31,12 @@ impl Engine {
         if let Some(replay) = peer.replay.take() {
             self.replays.end(replay, &mut self.context);
         }
-        call.end = Some(code.map_or(End::Http, End::Status));
+        call.end = match code {
+            // Its end is still to come, by the endpoint's status or by one of the relay's own.
+            _ if grpc && !end => None,
+            Some(code) => Some(End::Status(code)),
+            None => Some(End::Http),
+        };
         peer.missing = grpc.then(missing);
         if !grpc {
             // Its bytes are no length-prefixed messages.
