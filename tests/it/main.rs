@@ -29,6 +29,7 @@ mod full;
 mod goaway;
 mod handover;
 mod health;
+mod hostile;
 mod leaving;
 mod limits;
 mod machine;
