@@ -46,6 +46,11 @@ pub struct Limits {
     /// The most frames that a header block from a backend may come in: some send many small
     /// CONTINUATIONs, and its connection carries everybody's calls. Default: 4096.
     pub max_upstream_header_frames: u32,
+    /// How often one endpoint's connection may bring frames that cost their sender nothing (PING,
+    /// SETTINGS, WINDOW_UPDATE, empty DATA, interim heads and their like), beyond twenty for each
+    /// stream and for each DATA frame, sent or received. Beyond it the connection is closed: what a
+    /// worker spends on them other calls wait for. Default: `{ burst: 10000, rate: 1000 }`.
+    pub max_upstream_frames: Rate,
     /// From accept to the end of the HTTP/2 preface, or to the end of an HTTP/1.1 head. Default: 5s.
     #[serde(with = "humantime_serde")]
     #[schemars(with = "String")]
@@ -152,6 +157,7 @@ impl Default for Limits {
             max_upstream_header_list_size: ByteSize::kib(64),
             max_upstream_header_fields: 1000,
             max_upstream_header_frames: 4096,
+            max_upstream_frames: Rate { burst: 10_000, rate: 1000 },
             handshake_timeout: Duration::from_secs(5),
             first_request_timeout: Duration::from_secs(10),
             frame_timeout: Duration::from_secs(5),

@@ -17,9 +17,23 @@ pub struct Limits {
     pub stream_window: u32,
     /// Its window for all streams, in bytes.
     pub connection_window: u32,
-    /// How often it may send frames that cost it nothing. None for our own backends, whose are
-    /// not counted.
-    pub frames: Option<Frames>,
+    /// How often it may send frames that cost it nothing; none where these are not counted.
+    pub frames: Option<Counted>,
+}
+
+/// How frames are counted that cost their sender nothing.
+#[derive(Debug, Clone, Copy)]
+pub enum Counted {
+    /// Each kind by itself: a client's.
+    Kinds(Frames),
+    /// All alike, beside those that go with traffic: an endpoint's, which is trusted further.
+    Together(Rate),
+}
+
+impl Default for Counted {
+    fn default() -> Self {
+        Self::Kinds(Frames::default())
+    }
 }
 
 /// How often a peer has sent what costs it nothing. Every count refills, by time and by what the
@@ -27,7 +41,7 @@ pub struct Limits {
 #[derive(Debug)]
 pub(super) struct Budget {
     /// None counts nothing.
-    frames: Option<Frames>,
+    frames: Option<Counted>,
     /// Streams that it may open at a time.
     streams: u32,
     buckets: [Bucket; Cheap::ALL.len()],
@@ -83,10 +97,12 @@ pub(super) enum Cheap {
     GoAway,
     Priority,
     WindowUpdate,
+    /// The head of an interim response (1xx).
+    Interim,
 }
 
 impl Cheap {
-    const ALL: [Self; 10] = [
+    const ALL: [Self; 11] = [
         Self::Ping,
         Self::Settings,
         Self::Reset,
@@ -97,6 +113,7 @@ impl Cheap {
         Self::GoAway,
         Self::Priority,
         Self::WindowUpdate,
+        Self::Interim,
     ];
 
     /// The key under `limits.frames` that bounds it.
@@ -112,6 +129,7 @@ impl Cheap {
             Self::GoAway => "goaways",
             Self::Priority => "priorities",
             Self::WindowUpdate => "window_updates",
+            Self::Interim => "interim",
         }
     }
 }
@@ -148,7 +166,7 @@ impl Bucket {
 
 impl Budget {
     /// Of a peer that may open so many streams at a time; `None` counts nothing.
-    pub(super) fn new(frames: Option<Frames>, streams: u32) -> Self {
+    pub(super) fn new(frames: Option<Counted>, streams: u32) -> Self {
         let mut budget = Self {
             frames,
             streams,
@@ -201,15 +219,29 @@ impl Budget {
     pub(super) fn allow(&mut self, what: Cheap, now: u64) -> bool {
         let Some(frames) = &self.frames else { return true };
         let terms = self.terms(frames, what);
-        if self.buckets[what as usize].take(&terms, self.opened, now as u32) {
+        let (bucket, key) = match frames {
+            Counted::Kinds(_) => (what as usize, what.key()),
+            // As many as there are streams at most.
+            Counted::Together(_) if what == Cheap::Fault => return true,
+            Counted::Together(_) => (0, UPSTREAM),
+        };
+        if self.buckets[bucket].take(&terms, self.opened, now as u32) {
             return true;
         }
-        self.exceed(what.key());
+        self.exceed(key);
         false
     }
 
-    fn terms(&self, frames: &Frames, what: Cheap) -> Terms {
+    fn terms(&self, frames: &Counted, what: Cheap) -> Terms {
         let plain = |rate| Terms { rate, per_ten: 0, per_frame: 0, frames: 0, ahead: 0 };
+        let frames = match frames {
+            Counted::Kinds(frames) => frames,
+            Counted::Together(rate) => {
+                let traffic = self.sent.wrapping_add(self.received);
+                let (per_ten, per_frame) = (10 * PER_FRAME, PER_FRAME);
+                return Terms { rate: *rate, per_ten, per_frame, frames: traffic, ahead: AHEAD };
+            }
+        };
         match what {
             // grpc-go sends one with the DATA of each round trip, to measure it.
             Cheap::Ping => {
@@ -223,7 +255,8 @@ impl Budget {
                 let rate = Rate { burst: burst.max(self.streams), rate };
                 Terms { per_ten: 1, per_frame: 1, frames: self.answered, ..plain(rate) }
             }
-            Cheap::Unknown => plain(frames.unknown),
+            // No client sends any.
+            Cheap::Unknown | Cheap::Interim => plain(frames.unknown),
             Cheap::Empty => {
                 let terms = plain(frames.empty_data);
                 Terms { per_ten: 10, per_frame: 1, frames: self.received, ahead: 100, ..terms }
@@ -252,13 +285,17 @@ impl Budget {
 
 /// The most frames that streams and payload earn ahead.
 const AHEAD: u32 = 10_000;
+/// Frames that an endpoint may send for each stream and for each DATA frame, sent or received.
+const PER_FRAME: u32 = 20;
+/// The key that bounds an endpoint's.
+const UPSTREAM: &str = "max_upstream_frames";
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn strict() -> Budget {
-        Budget::new(Some(Frames::default()), 128)
+        Budget::new(Some(Counted::default()), 128)
     }
 
     #[test]
@@ -291,9 +328,21 @@ mod tests {
     }
 
     #[test]
-    fn backends_are_not_counted() {
-        let mut budget = Budget::new(None, 0);
-        assert!((0..1000).all(|_| budget.allow(Cheap::Ping, 0)));
+    fn an_endpoints_frames_are_counted_together_beyond_those_of_traffic() {
+        let rate = Rate { burst: 100, rate: 10 };
+        let mut budget = Budget::new(Some(Counted::Together(rate)), 0);
+        let mut all = Cheap::ALL.into_iter().filter(|what| *what != Cheap::Fault).cycle();
+        let mut taken = |budget: &mut Budget, now| {
+            (0..1000).filter(|_| budget.allow(all.next().unwrap(), now)).count()
+        };
+        assert_eq!(taken(&mut budget, 0), 100);
+        budget.opened();
+        budget.sent();
+        budget.received();
+        assert_eq!(taken(&mut budget, 0), 60);
+        assert_eq!(taken(&mut budget, 1000), 10);
+        assert_eq!(budget.exceeded(), Some(UPSTREAM));
+        assert!((0..1000).all(|_| budget.allow(Cheap::Fault, 0)));
     }
 
     #[test]
@@ -330,7 +379,7 @@ mod tests {
 
     #[test]
     fn a_client_may_cancel_all_the_streams_that_it_may_have() {
-        let mut budget = Budget::new(Some(Frames::default()), 1000);
+        let mut budget = Budget::new(Some(Counted::default()), 1000);
         assert_eq!((0..1500).filter(|_| budget.allow(Cheap::Reset, 0)).count(), 1000);
     }
 

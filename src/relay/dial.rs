@@ -15,7 +15,7 @@ use crate::{
     http2::{
         connection::{Connection, Role},
         frame::Reason,
-        limits::Limits,
+        limits::{Counted, Limits},
     },
     metrics::EndpointLabels,
     net,
@@ -175,7 +175,7 @@ fn endpoint_limits(limits: &config::Limits) -> Limits {
         header_frames: limits.max_upstream_header_frames as usize,
         stream_window: FIRST_WINDOW,
         connection_window: 128 * STREAM_WINDOW,
-        frames: None,
+        frames: Some(Counted::Together(limits.max_upstream_frames)),
     }
 }
 

@@ -27,7 +27,7 @@ use crate::{
     config,
     http2::{
         connection::{Connection, Role},
-        limits::Limits,
+        limits::{Counted, Limits},
     },
     metrics::Metrics,
     net,
@@ -292,7 +292,7 @@ fn client_limits(limits: &config::Limits) -> Limits {
         header_frames: header_frames(limits.max_header_list_size),
         stream_window: STREAM_WINDOW,
         connection_window: CLIENT_WINDOW,
-        frames: Some(limits.frames),
+        frames: Some(Counted::Kinds(limits.frames)),
     }
 }
 

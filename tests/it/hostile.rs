@@ -254,6 +254,12 @@ async fn suffer(way: Way) -> Vec<String> {
         let told = counted.get(&format!(r#"upbeat_requests_total code="{name}""#));
         check(told.is_some_and(|it| *it as usize >= *count), format!("{end}: {count} as {told:?}"));
     }
+    if let Some(reason) = way.ended_by() {
+        let name = format!(r#"upbeat_upstream_connections_ended_total reason="{reason}""#);
+        check(counted.contains_key(&name), format!("{reason} is not in {counted:?}"));
+        let told = log.iter().any(|line| line == "connection to an endpoint ended");
+        check(told, format!("{log:?}"));
+    }
     check(log.len() < 100, format!("{} lines in the log", log.len()));
     check(way.serves() || !bad.ends.contains_key("OK"), format!("{:?}", bad.ends));
     wrong
@@ -317,8 +323,16 @@ async fn heads() {
 
 #[tokio::test]
 async fn floods() {
-    suffer_all(&[PingFlood, SettingsFlood, PriorityFlood, UnknownFlood, UpdateFlood, EmptyData])
-        .await;
+    suffer_all(&[
+        PingFlood,
+        SettingsFlood,
+        PriorityFlood,
+        UnknownFlood,
+        UpdateFlood,
+        EmptyData,
+        InterimFlood,
+    ])
+    .await;
     suffer_all(&[PastWindow, Endless, VastMessage, AfterEnd]).await;
 }
 

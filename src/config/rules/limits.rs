@@ -57,6 +57,8 @@ impl Checker<'_> {
             ("max_watches", limits.max_watches),
             ("max_upstream_connections", limits.max_upstream_connections),
             ("max_upstream_header_frames", limits.max_upstream_header_frames),
+            ("max_upstream_frames.burst", limits.max_upstream_frames.burst),
+            ("max_upstream_frames.rate", limits.max_upstream_frames.rate),
             ("frames.resets.burst", frames.resets.burst),
             ("frames.resets.rate", frames.resets.rate),
             ("frames.pings.burst", frames.pings.burst),

@@ -7,6 +7,7 @@ use super::{
 use crate::http2::{
     block::{Block, Facts, Malformed},
     frame::{self, END_HEADERS, END_STREAM, Head, PADDED, PRIORITIZED, Reason},
+    limits::Cheap,
 };
 
 impl Connection {
@@ -237,6 +238,7 @@ impl Connection {
         };
         if !headed && (100..200).contains(&facts.status) {
             context.recycle(block);
+            self.overdrawn |= !self.budget.allow(Cheap::Interim, context.now);
             // Informational ones are not passed on, and cannot end a response.
             return if end { self.fail(id, Reason::PROTOCOL_ERROR, out) } else { None };
         }

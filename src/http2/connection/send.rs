@@ -20,6 +20,7 @@ impl Connection {
         debug_assert!(self.role == Role::Client && self.may_open());
         let id = self.next;
         self.next += 2;
+        self.budget.opened();
         let stream = Stream {
             call,
             send: SendWindow::new(self.peer.window),

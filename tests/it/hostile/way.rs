@@ -40,8 +40,10 @@ pub(super) enum Way {
     Shrinking,
     SettingsLate,
     SettingsNever,
-    /// 103 without end.
+    /// 103 without end, one each ms.
     Interim,
+    /// The same as fast as can be.
+    InterimFlood,
     /// The response's frames, a byte at a time.
     SlowFrames,
     /// A message, a byte each time.
@@ -116,6 +118,21 @@ pub(super) enum Way {
 use Way::*;
 
 impl Way {
+    /// The bound that ends its connections, where one does.
+    pub(super) fn ended_by(self) -> Option<&'static str> {
+        match self {
+            GoAwayFlood | PingFlood | SettingsFlood | PriorityFlood | UnknownFlood
+            | UpdateFlood | EmptyData | InterimFlood => Some("max_upstream_frames"),
+            EndlessHead | EmptyContinuations | VastHead => Some("header_frames"),
+            TinyFrames | Pushes | WrongStream | UpdateOfZeroForAll | SettingsNever => {
+                Some("protocol_error")
+            }
+            VastWindow => Some("flow_control_error"),
+            Garbage | Http1 => Some("frame_size_error"),
+            _ => None,
+        }
+    }
+
     /// Whether calls may be answered well all the same.
     pub(super) fn serves(self) -> bool {
         matches!(self, SmallHeads | Shrinking | SettingsLate | Tables | AfterEnd)
@@ -232,6 +249,10 @@ impl Way {
                 let block = encode(&[(":status", "103"), ("link", "</style.css>")], &[]);
                 peer.send(HEADERS, END_HEADERS, stream, &block).await?;
                 sleep(Duration::from_millis(1)).await;
+            },
+            InterimFlood => loop {
+                peer.send(HEADERS, END_HEADERS, stream, &encode(&[(":status", "103")], &[]))
+                    .await?;
             },
             SlowFrames => {
                 let block =
