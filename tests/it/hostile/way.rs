@@ -123,7 +123,7 @@ impl Way {
         match self {
             GoAwayFlood | PingFlood | SettingsFlood | PriorityFlood | UnknownFlood
             | UpdateFlood | EmptyData | InterimFlood => Some("max_upstream_frames"),
-            EndlessHead | EmptyContinuations | VastHead => Some("header_frames"),
+            EndlessHead | EmptyContinuations => Some("header_frames"),
             TinyFrames | Pushes | WrongStream | UpdateOfZeroForAll | SettingsNever => {
                 Some("protocol_error")
             }
