@@ -65,8 +65,8 @@ enum Order {
 /// Which connections are to make room for others.
 #[derive(Debug, Clone)]
 pub struct Wanted {
-    /// Their listener.
-    pub listener: Arc<Listener>,
+    /// Their listener; none for those of any.
+    pub listener: Option<Arc<Listener>>,
     /// Those beyond what it takes, or the others.
     pub reserved: bool,
 }
@@ -220,6 +220,7 @@ async fn run(
 /// The first connection of all that make room, whatever it speaks.
 fn longest_idle(seats: &Seats, relay: &Relay, wanted: &Wanted, end: bool) -> Option<Idle> {
     let Wanted { listener, reserved } = wanted;
+    let listener = listener.as_deref();
     let seat = seats.longest_idle(listener, *reserved);
     let link = relay.longest_idle(listener, *reserved, false);
     match (seat, link) {

@@ -45,7 +45,7 @@ impl Capacity {
             if let Ok(permit) = Arc::clone(places).try_acquire_owned() {
                 return Some((permit, reserved));
             }
-            let wanted = Wanted { listener: Arc::clone(listener), reserved };
+            let wanted = Wanted { listener: Some(Arc::clone(listener)), reserved };
             if make_room(&wanted, workers).await
                 && let Ok(Ok(permit)) = timeout(SOON, Arc::clone(places).acquire_owned()).await
             {
@@ -55,23 +55,32 @@ impl Capacity {
         None
     }
 
-    /// The process is out of descriptors: for a while there are no more connections than now, and
-    /// some idle ones are ended, so that probes, calls and files have descriptors. False where none
-    /// is idle.
+    /// The process is out of descriptors: some idle connections are ended, so that probes, calls
+    /// and files have descriptors, and for a while there are no more than now. Where none of this
+    /// listener's is idle, others' are. False where there is none at all.
     pub(super) async fn cap(&mut self, listener: &Arc<Listener>, workers: &[Worker]) -> bool {
-        let mut held: Vec<_> = self.capped.take().map(|(_, held)| held).unwrap_or_default();
         let free = u32::try_from(self.places.available_permits()).unwrap_or(u32::MAX);
-        held.extend(Arc::clone(&self.places).try_acquire_many_owned(free).ok());
-        let wanted = Wanted { listener: Arc::clone(listener), reserved: false };
-        let mut left = 0;
-        while left < MARGIN && make_room(&wanted, workers).await {
+        let free = Arc::clone(&self.places).try_acquire_many_owned(free).ok();
+        let own = Wanted { listener: Some(Arc::clone(listener)), reserved: false };
+        let mut left = Vec::new();
+        while left.len() < MARGIN && make_room(&own, workers).await {
             let place = timeout(SOON, Arc::clone(&self.places).acquire_owned()).await;
             let Ok(Ok(place)) = place else { break };
-            held.push(place);
-            left += 1;
+            left.push(place);
         }
-        self.capped = Some((Instant::now() + WHILE, held));
-        left > 0
+        if !left.is_empty() {
+            let held = self.capped.take().map(|(_, held)| held).unwrap_or_default();
+            let held = held.into_iter().chain(free).chain(left).collect();
+            self.capped = Some((Instant::now() + WHILE, held));
+            return true;
+        }
+        drop(free);
+        let any = Wanted { listener: None, reserved: false };
+        let mut ended = 0;
+        while ended < MARGIN && make_room(&any, workers).await {
+            ended += 1;
+        }
+        ended > 0
     }
 
     /// Has as many places as `listener` says at the time, for as long as it is polled. Those that

@@ -8,7 +8,7 @@ use super::{
     engine::Engine,
     link::{Kind, Link},
 };
-use crate::http2::frame::Reason;
+use crate::{http2::frame::Reason, metrics::Text};
 
 /// How idle a connection is. The least of several is the first that makes room.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -36,16 +36,21 @@ impl Idle {
 pub(super) struct IdleLinks {
     /// When they were looked for.
     at: u64,
-    listener: String,
+    listener: Option<Text>,
     reserved: bool,
     /// With the time since when each is idle.
     links: Vec<(Idle, u64, usize)>,
 }
 
 impl Relay {
-    /// The listener's connection that is the first to make room, beyond those it takes where
-    /// `reserved`. It is ended where `end` says so.
-    pub fn longest_idle(&self, listener: &Listener, reserved: bool, end: bool) -> Option<Idle> {
+    /// The connection that is the first to make room, of this listener or of any, beyond those that
+    /// it takes where `reserved`. It is ended where `end` says so.
+    pub fn longest_idle(
+        &self,
+        listener: Option<&Listener>,
+        reserved: bool,
+        end: bool,
+    ) -> Option<Idle> {
         self.turn(|engine| {
             let (idle, id) = engine.longest_idle(listener, reserved)?;
             if end {
@@ -57,12 +62,16 @@ impl Relay {
 }
 
 impl Engine {
-    fn longest_idle(&mut self, listener: &Listener, reserved: bool) -> Option<(Idle, usize)> {
+    fn longest_idle(
+        &mut self,
+        listener: Option<&Listener>,
+        reserved: bool,
+    ) -> Option<(Idle, usize)> {
         // All links are looked at ten times a second at most, however many connections come.
         let looked = self.idle.take().filter(|idle| {
             self.context.now < idle.at + LOOK
                 && idle.reserved == reserved
-                && *idle.listener == *listener.name.0
+                && idle.listener.as_ref() == listener.map(|it| &it.name)
         });
         let looked = looked.unwrap_or_else(|| Box::new(self.look_for_idle(listener, reserved)));
         let looked = self.idle.insert(looked);
@@ -76,11 +85,12 @@ impl Engine {
         None
     }
 
-    fn look_for_idle(&self, listener: &Listener, reserved: bool) -> IdleLinks {
+    fn look_for_idle(&self, listener: Option<&Listener>, reserved: bool) -> IdleLinks {
         let now = self.context.now;
         let links = self.links.iter().filter_map(|(id, link)| {
             let Kind::Client(own) = &link.kind else { return None };
-            if !own.is_named_as(listener) || link.reserved != reserved || link.closing {
+            let other = listener.is_some_and(|it| !own.is_named_as(it));
+            if other || link.reserved != reserved || link.closing {
                 return None;
             }
             let busy = link.connection.streams() > 0;
@@ -94,7 +104,7 @@ impl Engine {
         });
         let mut links: Vec<_> = links.collect();
         links.sort_unstable_by_key(|(idle, _, id)| Reverse((*idle, *id)));
-        IdleLinks { at: now, listener: listener.name.0.to_string(), reserved, links }
+        IdleLinks { at: now, listener: listener.map(|it| it.name.clone()), reserved, links }
     }
 
     /// Ends a link at once, without a wait for what its client may still say.

@@ -52,13 +52,15 @@ impl Seats {
     /// The first one to make room, and what tells it so.
     pub(super) fn longest_idle(
         &self,
-        listener: &Listener,
+        listener: Option<&Listener>,
         reserved: bool,
     ) -> Option<(Idle, Rc<Notify>)> {
         let now = Instant::now();
         let seats = self.0.borrow();
         let idle = seats.iter().filter_map(|(_, seat)| {
-            if seat.reserved != reserved || !seat.listener.is_named_as(listener) {
+            if seat.reserved != reserved
+                || listener.is_some_and(|it| !seat.listener.is_named_as(it))
+            {
                 return None;
             }
             let asked = seat.asked.get();
