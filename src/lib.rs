@@ -60,6 +60,14 @@
 //! into a [`health::Snapshot`]; every dialect on every listener, and the admin server, answer from the
 //! last snapshot, so they always agree.
 //!
+//! # A thread that stands still
+//!
+//! The board's fold beats once a second, and each worker four times. Whoever tells health asks how
+//! old the fold's last beat is ([`watchdog::Vitals`]) and says NOT_SERVING where that is too old. A
+//! thread of its own counts the beats that it misses ([`watchdog`]): it keeps new sockets from a
+//! worker, then health from everybody, and ends the process in the end. A panic anywhere ends it at
+//! once, with its message. The log has a thread too ([`log`]), so that nothing waits for a line.
+//!
 //! # Life of a key that tokens are signed with
 //!
 //! It is in a file, which is read as the configuration is, or [`app`] fetches it on the control

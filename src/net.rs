@@ -9,6 +9,7 @@ use std::{
     fs::File,
     io,
     net::{IpAddr, Shutdown, SocketAddr, TcpListener as StdListener},
+    os::fd::AsRawFd,
     pin::Pin,
     task::{Context, Poll},
     time::Duration,
@@ -111,6 +112,15 @@ impl<'a> Incoming<'a> {
     }
 }
 
+/// Says that files run out, where this newest one is among the last: a quarter of them, 64 at most, is
+/// for probes, calls and the admin server. Descriptors are given from the lowest on (open(2)).
+pub fn scarcity(newest: &impl AsRawFd) -> Option<io::Error> {
+    let most = getrlimit(Resource::Nofile).current?;
+    let kept = (most / 4).min(64);
+    let number = u64::try_from(newest.as_raw_fd()).ok()?;
+    (number >= most - kept).then(|| io::Error::from_raw_os_error(EMFILE))
+}
+
 /// Lets the process open as many files as the system grants it: the soft limit (getrlimit(2)) is
 /// for programs that still use select(2). How many these are; none where there is no bound.
 pub fn raise_descriptors() -> Option<u64> {
@@ -158,7 +168,7 @@ pub async fn close(socket: &TcpStream) {
 
 /// EMFILE, ENFILE, ENOBUFS, ENOMEM: true for the next accept or connect too.
 pub fn is_exhaustion(error: &io::Error) -> bool {
-    matches!(error.raw_os_error(), Some(24 | 23 | 105 | 12))
+    matches!(error.raw_os_error(), Some(EMFILE | 23 | 105 | 12))
 }
 
 /// Whether a connect failed for want of something on this host: files, memory or local ports.
@@ -296,6 +306,7 @@ const BACKLOG: i32 = 4096;
 /// Up to where the first line is looked for, in bytes.
 const LINE: usize = 8 << 10;
 const PAUSE: Duration = Duration::from_millis(100);
+const EMFILE: i32 = 24;
 /// How long a peer may take to read what it was sent last.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 

@@ -121,8 +121,10 @@ impl Capacity {
 }
 
 /// Ends the one of all workers' connections that is the first to make room; false where there is
-/// none.
+/// none. A worker that stands still is not waited for.
 async fn make_room(wanted: &Wanted, workers: &[Worker]) -> bool {
+    let running = workers.iter().filter(|worker| !worker.heartbeat().is_silent());
+    let workers: Vec<_> = running.collect();
     let idle = join_all(workers.iter().map(|worker| worker.longest_idle(wanted, false))).await;
     let first = workers.iter().zip(idle).filter_map(|(worker, idle)| Some((idle?, worker)));
     match first.min_by_key(|(idle, _)| *idle) {

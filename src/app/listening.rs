@@ -158,6 +158,13 @@ async fn accept(
                     continue;
                 }
             };
+            if let Some(error) = net::scarcity(&stream) {
+                let left = capacity.cap(&listener, &workers).await;
+                incoming.pause(&error, left).await;
+                if !left {
+                    continue;
+                }
+            }
             let Some(origin) = origin(&mut places, &listener, client) else { continue };
             match capacity.take(&listener, &workers).await {
                 Some((permit, reserved)) => {

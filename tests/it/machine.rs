@@ -2,6 +2,7 @@
 //! none leaves green health behind.
 
 mod child;
+mod files;
 mod log;
 mod memory;
 mod process;
