@@ -17,6 +17,10 @@ pub(crate) mod echo;
 pub(crate) mod frame;
 
 #[expect(dead_code, reason = "tests/it needs the rest")]
+#[path = "../it/fixture/frames.rs"]
+pub(crate) mod frames;
+
+#[expect(dead_code, reason = "tests/it needs the rest")]
 #[path = "../it/fixture/issuer.rs"]
 pub(crate) mod issuer;
 

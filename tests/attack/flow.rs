@@ -161,7 +161,8 @@ pub(crate) async fn small_answers(scene: &mut Scene<'_>) -> anyhow::Result<()> {
 pub(crate) async fn waiting_bodies(scene: &mut Scene<'_>) -> anyhow::Result<()> {
     let full = scene.echo(Some(1)).await?;
     let aside = Aside::to(&[full.address()], "    admission: { queue_timeout: 60s }");
-    let address = scene.begin(aside.setup()).await?;
+    let limits = "max_worker_buffer: 32MiB";
+    let address = scene.begin(Setup { limits, ..aside.setup() }).await?;
     // Its four connections take a stream each.
     let mut holder = crowd::open(address, 1, &[]).await?;
     for _ in 0..4 {
@@ -178,6 +179,6 @@ pub(crate) async fn waiting_bodies(scene: &mut Scene<'_>) -> anyhow::Result<()> 
         }
     }
     crowd::listen(&mut clients, scene.scaled(Duration::from_secs(20))).await;
-    scene.memory(64.0);
+    scene.memory(48.0);
     Ok(())
 }

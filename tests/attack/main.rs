@@ -25,6 +25,7 @@ mod fixture;
 mod floods;
 mod flow;
 mod heads;
+mod hostile;
 mod options;
 mod process;
 mod queue;
@@ -109,8 +110,9 @@ const ROWS: &[Row] = &[
     row!("11", Quick, peers, floods::window_updates, "a million WINDOW_UPDATE of 1"),
     row!("12", Quick, peers, floods::empty, "empty DATA, empty HEADERS"),
     row!("13", Known, flow::small_writes, "DATA of one byte on 64 streams for a slow endpoint"),
-    row!("14", Known, peers, flow::closed_window, "100 answers without a window"),
-    row!("15", Known, peers, flow::slow_reader, "answers read at a byte a second"),
+    row!("14", Quick, peers, flow::closed_window, "100 answers without a window"),
+    row!("15", Quick, peers, flow::slow_reader, "answers read at a byte a second"),
+    row!("16", Quick, slow::slow_bodies, "bodies of a byte a second on 100 streams"),
     row!("17", Quick, connections::silent, "1000 silent sockets"),
     row!("18", Quick, connections::idle, "idle connections"),
     row!("19", Quick, connections::over_the_cap, "connections over the cap"),
@@ -122,17 +124,18 @@ const ROWS: &[Row] = &[
     row!("25", Quick, peers, heads::smuggled, "requests that are something else behind it"),
     row!("26", Quick, peers, heads::paths, "paths that are no method's"),
     row!("27", Quick, calls::trailers, "odd trailers"),
+    row!("28", Quick, hostile::endpoints, "hostile endpoints"),
     row!("29", Known, peers, calls::cancels, "5000 cancels a second"),
     row!("30", Quick, peers, flow::small_answers, "1000 answers of five bytes at once"),
     row!("31", Known, peers, floods::small_frames, "DATA frames of one byte"),
     row!("32", Quick, calls::checks, "Checks without end"),
     row!("33", Quick, process::terminated, "SIGTERM under load"),
     row!("34", Quick, process::soak, "endpoints that come and go"),
-    row!("A1", Known, peers, flow::unread_answers, "768 answers of 300 KiB that nobody reads"),
-    row!("A2", Known, flow::unread_whole_answers, "128 answers of 100 kB without a window, all timeouts 2 s"),
-    row!("A3", Known, slow::unfinished_requests, "512 requests of a head and a byte, endpoint of 100 streams"),
-    row!("A4", Known, flow::waiting_bodies, "84 MiB of bodies that wait for room"),
-    row!("A5", Known, endpoints::stuck_endpoint, "100 uploads of 400 kB, one endpoint of two takes nothing"),
+    row!("A1", Quick, peers, flow::unread_answers, "768 answers of 300 KiB that nobody reads"),
+    row!("A2", Quick, flow::unread_whole_answers, "128 answers of 100 kB without a window, all timeouts 2 s"),
+    row!("A3", Quick, slow::unfinished_requests, "512 requests of a head and a byte, endpoint of 100 streams"),
+    row!("A4", Quick, flow::waiting_bodies, "84 MiB of bodies that wait for room"),
+    row!("A5", Quick, endpoints::stuck_endpoint, "100 uploads of 400 kB, one endpoint of two takes nothing"),
     row!("A6", Known, peers, volleys::open_and_leave, "connections that open 128 calls and close"),
     row!("A7a", Quick, endpoints::blamed_by_deadlines, "48 unfinished calls with a deadline"),
     row!("A7b", Known, endpoints::blamed_by_resets, "calls that the endpoint resets"),
@@ -158,6 +161,7 @@ fn main() -> anyhow::Result<ExitCode> {
     let options = Options::parse();
     if options.list {
         ROWS.iter().for_each(|row| println!("{:>4}  {}", row.id, row.words));
+        ELSEWHERE.iter().for_each(|(id, words, by)| println!("{id:>4}  {words}: {by}"));
         return Ok(ExitCode::SUCCESS);
     }
     let behind = Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
@@ -178,6 +182,9 @@ fn main() -> anyhow::Result<ExitCode> {
     let over = outcomes.iter().filter(|outcome| !outcome.ok()).count();
     println!("{} rows, {over} over", outcomes.len());
     let missed = outcomes.is_empty() && options.names_rows();
+    for (id, words, by) in ELSEWHERE {
+        println!("{id:>4}  {words}: by {by}");
+    }
     let known: Vec<_> = ROWS.iter().filter(|it| it.when == When::Known).map(|it| it.id).collect();
     if !known.is_empty() && !options.names_rows() {
         println!("known to be over, and not run: {}", known.join(" "));
@@ -241,6 +248,12 @@ async fn once(row: &Row, options: &Options, behind: &Runtime) -> Outcome {
     let peer = options.peer.clone();
     Outcome { row: row.id, attack: row.words, peer, figures, failure, seconds: 0.0 }
 }
+
+/// Rows that are another program's, and how it is run.
+const ELSEWHERE: [(&str, &str, &str); 2] = [
+    ("35", "h2spec strict, gRPC interop", "tests/peers/run target/release/upbeat h2spec"),
+    ("36", "frame-sequence fuzzing", "tests/fuzz/run SECONDS"),
+];
 
 /// How long one row may take.
 const LIMIT: Duration = Duration::from_secs(400);

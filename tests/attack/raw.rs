@@ -70,6 +70,11 @@ impl Heard {
         self.resets.len() + self.ended.values().filter(|ended| ended.whole).count()
     }
 
+    /// Whether a stream has ended.
+    pub(crate) fn is_over(&self, stream: u32) -> bool {
+        self.resets.contains_key(&stream) || self.ended.get(&stream).is_some_and(|it| it.whole)
+    }
+
     /// How many streams ended with this grpc-status alone.
     pub(crate) fn with(&self, code: u8) -> usize {
         let code = code.to_string();

@@ -1,6 +1,6 @@
 //! One row's run: the proxy, what is behind it, the victim, and the figures.
 
-use std::{fmt, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{any::Any, fmt, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use anyhow::Context;
 use serde::Serialize;
@@ -27,6 +27,7 @@ pub(crate) struct Scene<'a> {
     pub(crate) endpoint: Arc<Echo>,
     echos: Vec<Arc<Echo>>,
     servers: Vec<Server>,
+    kept: Vec<Box<dyn Any>>,
     subject: Option<Subject>,
     victim: Option<Victim>,
     calm: Tally,
@@ -84,6 +85,7 @@ impl<'a> Scene<'a> {
             endpoint: Arc::new(endpoint),
             echos: Vec::new(),
             servers: Vec::new(),
+            kept: Vec::new(),
             subject: None,
             victim: None,
             calm: Tally::default(),
@@ -150,6 +152,11 @@ impl<'a> Scene<'a> {
         let address = server.address;
         self.servers.push(server);
         Ok(address)
+    }
+
+    /// Has something live as long as the scene: what the victim's last calls need.
+    pub(crate) fn keep(&mut self, it: impl Any) {
+        self.kept.push(Box::new(it));
     }
 
     pub(crate) fn subject(&self) -> &Subject {
