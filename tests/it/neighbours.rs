@@ -63,9 +63,9 @@ fn asks_for(bytes: &str) -> Vec<(&str, &str)> {
     [call(ANSWER), vec![("x-bytes", bytes)]].concat()
 }
 
-/// Sends a whole request that its endpoint does not answer.
-async fn hang(caller: &mut Caller) -> Call {
-    let mut call = caller.open(HANG).await.unwrap();
+/// Sends a whole request.
+async fn begin(caller: &mut Caller, path: &str) -> Call {
+    let mut call = caller.open(path).await.unwrap();
     call.request.send_data(Bytes::from_static(&[0; 5]), true).unwrap();
     call
 }

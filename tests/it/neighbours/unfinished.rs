@@ -3,14 +3,13 @@
 
 use std::{sync::atomic::Ordering::SeqCst, time::Duration};
 
-use bytes::Bytes;
 use tokio::{
     task::JoinSet,
     time::{Instant, sleep, timeout_at},
 };
 
 use super::{
-    HANG, RESOURCE_EXHAUSTED, SLOW, UNARY, bids_come_back, call, code, ended, hang, healthy,
+    HANG, RESOURCE_EXHAUSTED, SLOW, UNARY, begin, bids_come_back, call, code, ended, healthy,
     in_flight, one_worker, proxy,
 };
 use crate::fixture::{
@@ -109,14 +108,13 @@ async fn unfinished_requests_of_many_addresses_make_room_for_who_waits() {
 /// were answered before the last of the few.
 async fn before_the_few(proxy: &Proxy, echo: &Echo, mut callers: Vec<Caller>) -> usize {
     let mut calls = JoinSet::new();
-    let holder = hang(&mut callers[0]).await;
+    let holder = begin(&mut callers[0], HANG).await;
     eventually("it is there", async || echo.seen().open.load(SeqCst) == 1).await;
     let last = callers.len() - 1;
     let (mut waiting, many) = (1.0, 60 / last);
     for (number, caller) in callers.iter_mut().enumerate() {
         for _ in 0..if number < last { many } else { FEW } {
-            let mut call = caller.open(SLOW).await.unwrap();
-            call.request.send_data(Bytes::from_static(&[0; 5]), true).unwrap();
+            let call = begin(caller, SLOW).await;
             calls.spawn(async move {
                 (read(call.response.await.unwrap()).await.unwrap().code(), number)
             });
