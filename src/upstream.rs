@@ -13,13 +13,14 @@ mod picked;
 mod places;
 mod pool;
 mod ring;
+mod state;
 
 use std::{fmt, ops::Range, sync::Arc, time::Duration};
 
 use tokio::sync::watch;
 
 pub use self::ejection::{Ejected, Fault};
-pub use self::endpoint::{Endpoint, Health, State};
+pub use self::endpoint::Endpoint;
 pub use self::endpoints::Endpoints;
 pub use self::fair::{Client, FairQueue, Turn};
 pub use self::history::{History, Transition};
@@ -28,6 +29,7 @@ pub use self::line::{Line, Ticket};
 pub use self::picked::Picked;
 pub use self::places::Place;
 pub use self::ring::hash;
+pub use self::state::{Health, State};
 use self::{
     balance::Balancer,
     places::{Places, budget},

@@ -130,6 +130,21 @@ pub struct Limits {
     #[serde(with = "humantime_serde")]
     #[schemars(with = "String")]
     pub upstream_ping_timeout: Duration,
+    /// How long a connection to an endpoint that looks dead may take to answer a PING, and takes no
+    /// calls: one on which a call ended late and nothing came, one that is silent while the endpoint
+    /// is not healthy, or one that is older than a probe's connection that had to be made anew.
+    /// After that its calls end with 14 or are placed again where that is safe. Default: 2s.
+    #[serde(with = "humantime_serde")]
+    #[schemars(with = "String")]
+    pub upstream_suspect_timeout: Duration,
+    /// RST_STREAM to an endpoint, on each connection: streams beyond it are reset later, or end
+    /// before that. More at once, and an endpoint may end the connection with everybody's calls.
+    /// Default: `{ burst: 16, rate: 32 }`.
+    pub upstream_resets: Rate,
+    /// Calls of one client address that are given up before their request is whole, in a worker.
+    /// Beyond it further ones go to an endpoint only when they are whole, or after a second.
+    /// Default: `{ burst: 100, rate: 20 }`.
+    pub address_resets: Rate,
     /// Connections of one worker to one endpoint; more than one are made where calls need them.
     /// Default: 4.
     pub max_upstream_connections: u32,
@@ -173,6 +188,9 @@ impl Default for Limits {
             max_upstream_connection_age: Duration::from_secs(30 * 60),
             upstream_ping_interval: Duration::from_secs(5 * 60),
             upstream_ping_timeout: Duration::from_secs(20),
+            upstream_suspect_timeout: Duration::from_secs(2),
+            upstream_resets: Rate { burst: 16, rate: 32 },
+            address_resets: Rate { burst: 100, rate: 20 },
             max_upstream_connections: 4,
             max_replay_size: ByteSize::kib(64),
             frames: Frames::default(),

@@ -313,6 +313,11 @@ impl Connection {
         self.highest > 0
     }
 
+    /// Whether a stream is open.
+    pub fn has_stream(&self, id: u32) -> bool {
+        self.streams.contains_key(&id)
+    }
+
     /// Streams that are open.
     pub fn streams(&self) -> usize {
         self.streams.len()

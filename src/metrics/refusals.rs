@@ -14,6 +14,8 @@ pub struct RefusalsMetrics {
     pub connections_ended: Family<RefusedLabels, Counter>,
     /// Streams ended for what their client or their endpoint did.
     pub streams_cut: Family<RefusedLabels, Counter>,
+    /// Calls kept back until their requests are whole.
+    pub calls_held_back: Family<RefusedLabels, Counter>,
     /// Calls and health checks turned away for who asked them.
     pub denied: Family<RefusedLabels, Counter>,
     /// Connections to an endpoint ended for what it did.
@@ -40,6 +42,11 @@ impl RefusalsMetrics {
             "Streams ended for what their client or their endpoint did, by the reason",
             &self.streams_cut,
         );
+        add(
+            "calls_held_back",
+            "Calls kept back until their requests were whole, or for a second, by the reason",
+            &self.calls_held_back,
+        );
         add("denied", "Calls turned away for who makes them, by the reason", &self.denied);
         registry.register(
             "upstream_connections_ended",
@@ -54,6 +61,7 @@ impl RefusalsMetrics {
         self.connections_ended.retain(of);
         self.streams_cut.retain(of);
         self.denied.retain(of);
+        self.calls_held_back.retain(of);
     }
 
     pub(super) fn retain_endpoints(&self, kept: impl Fn(&Text, &Text) -> bool) {

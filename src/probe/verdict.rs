@@ -82,6 +82,8 @@ pub(super) struct Verdict {
     known: Instant,
     /// Why the last one did not; empty where it did.
     obstacle: String,
+    /// A probe went without an answer since one passed.
+    unanswered: bool,
     words: Words,
     /// Checks whose Watch was asked for, so that its lack is told, by their index.
     watched: Vec<usize>,
@@ -113,6 +115,7 @@ impl Verdict {
             stale_after: config.stale_after,
             known: Instant::now(),
             obstacle: String::new(),
+            unanswered: false,
             words: Words::default(),
             watched: watched(&config.checks),
             metrics: metrics.clone(),
@@ -133,6 +136,8 @@ impl Verdict {
     /// Takes the failures of a probe that was begun at `asked`; what it found.
     pub(super) fn record(&mut self, asked: Instant, mut failed: Failures) -> Recorded {
         let doubted = self.words.correct(asked, &mut failed);
+        let lost = |failure: &Failure| matches!(failure, Failure::Connect(_) | Failure::Rpc(_));
+        self.unanswered |= failed.iter().any(|(.., failure)| lost(failure));
         let finding = Finding::of(failed);
         let labels = ProbeLabels {
             upstream: self.labels.upstream.clone(),
@@ -148,6 +153,9 @@ impl Verdict {
             }
             Finding::Passed => {
                 self.endpoint.passed();
+                if std::mem::take(&mut self.unanswered) {
+                    self.endpoint.doubt_connections();
+                }
                 (self.threshold.record(true), "")
             }
             Finding::Failed(words) | Finding::Refused(words) => {

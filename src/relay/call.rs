@@ -85,6 +85,11 @@ impl Holds {
 }
 
 impl Call {
+    /// Whether an endpoint has it, and not the whole request.
+    pub(super) fn is_unfinished(&self) -> bool {
+        matches!(self.peer, Peer::Endpoint(_)) && !self.request.ended
+    }
+
     /// How it is treated.
     pub(super) fn policy(&self) -> &Policy {
         &self.listener.ways[usize::from(self.way)].policy
@@ -137,6 +142,8 @@ pub(super) struct Opening {
     pub(super) waits_for: Option<InFlight>,
     /// Since when, in milliseconds.
     pub(super) waits_since: u64,
+    /// It is placed later, or when its request is whole.
+    pub(super) delayed: bool,
     /// Its place among those that wait for one of its streams.
     pub(super) waiting: Option<Waiting>,
     /// Its place among those that wait until an endpoint has room, and until when.
@@ -161,6 +168,7 @@ impl Opening {
             first: 0..0,
             waits_for: None,
             waits_since: 0,
+            delayed: false,
             waiting: None,
             queued: None,
             passed: Vec::new(),

@@ -84,17 +84,20 @@ impl Relay {
         })?;
         // Fails only for a socket that the peer has closed already, which its reader sees.
         _ = socket.set_nodelay(true);
+        let limits = self.settings().borrow().limits;
+        let send = limits.send_timeout;
+        net::keep_alive(&socket, KEEPALIVE, limits.upstream_ping_timeout, send);
         let header = self.turn(|engine| engine.lanes.get(&at).map(|lane| lane.header.clone()));
         let header = header.unwrap_or_default();
         let failed = |error: io::Error| (Some(Fault::Connect), error.kind().to_string());
         socket.write_all(&header).await.map_err(failed)?;
         let (socket, session, first) = secure(socket, upstream, endpoint).await?;
         let mut out = Vec::new();
-        let limits = self.settings().borrow().limits;
         let connection = Connection::new(Role::Client, endpoint_limits(&limits), &mut out);
         let age = limits.max_upstream_connection_age.mul_f64(0.9 + 0.2 * fastrand::f64());
         let kind = Kind::Endpoint(at);
         let (id, socket) = self.add_link(connection, kind, (socket, session), out, age);
+        self.turn(|engine| engine.links[id].doubts = endpoint.doubts());
         let settled = Rc::clone(&self.0.engine.borrow().links[id].settled);
         let unsettled = Unsettled { relay: self.clone(), id, done: false };
         let open = self.0.metrics.upstream_connections.get_or_create(labels);
@@ -179,6 +182,8 @@ fn endpoint_limits(limits: &config::Limits) -> Limits {
     }
 }
 
+/// How long an endpoint may be silent before the kernel asks whether it is there.
+const KEEPALIVE: Duration = Duration::from_secs(30);
 /// What an endpoint may send on a stream before its client has taken some of it, in bytes; then the
 /// window is widened. A client that takes nothing holds no more of each of its calls.
 const FIRST_WINDOW: u32 = 32 << 10;

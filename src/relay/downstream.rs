@@ -67,23 +67,20 @@ impl Engine {
 
     /// The client reset its stream, or is gone.
     pub(super) fn client_reset(&mut self, index: u32, reason: Reason) {
+        self.doubt_silence(index);
         let call = &mut self.calls[index as usize];
         call.end = Some(End::Reset);
-        if let Peer::Endpoint(peer) = &call.peer {
-            let at = peer.at;
-            if let Some(link) = self.links.get_mut(at.link) {
-                link.connection.reset(at.stream, reason, &mut link.out);
-                self.touch(at.link);
-            }
+        let (unfinished, client) = (call.is_unfinished(), call.client.link);
+        if unfinished && self.links.contains(client) {
+            self.gave_up(self.client(client).address);
         }
-        self.remove_call(index);
+        self.remove_call(index, reason);
     }
 
     /// Ends a call by a status of the relay's own: trailers-only, or in the trailers where a head
     /// was sent already. A message that was cut is followed by a reset: behind a part of one, clients
     /// take trailers for a broken server.
     pub(super) fn fail(&mut self, index: u32, status: &Status) {
-        self.cut_endpoint(index);
         let call = &mut self.calls[index as usize];
         if call.answered && !call.response.is_between_messages() {
             return self.reset_client(index, reset_as(status.code));
@@ -116,7 +113,7 @@ impl Engine {
             link.connection.reset(client.stream, reason, &mut link.out);
             self.touch(client.link);
         }
-        self.remove_call(index);
+        self.remove_call(index, Reason::CANCEL);
     }
 
     /// The response has ended, and so has the call. What its client still sends is not taken, and
@@ -130,23 +127,12 @@ impl Engine {
                 link.connection.mark(client.stream, crate::http2::connection::NONE);
             }
         }
-        self.cut_endpoint(index);
-        self.remove_call(index);
+        self.remove_call(index, Reason::CANCEL);
     }
 
-    /// Resets the endpoint's stream, where the call has one that is open.
-    fn cut_endpoint(&mut self, index: u32) {
-        if let Peer::Endpoint(peer) = &self.calls[index as usize].peer {
-            let at = peer.at;
-            if let Some(link) = self.links.get_mut(at.link) {
-                link.connection.reset(at.stream, Reason::CANCEL, &mut link.out);
-                self.touch(at.link);
-            }
-        }
-    }
-
-    /// Takes a call out, counts it, and gives back what it held.
-    fn remove_call(&mut self, index: u32) {
+    /// Takes a call out, counts it, and gives back what it held. `reason` is told to an endpoint whose
+    /// stream is open still.
+    fn remove_call(&mut self, index: u32, reason: Reason) {
         let call = self.calls.remove(index as usize);
         self.looks[index as usize] = u64::MAX;
         let Call {
@@ -172,12 +158,10 @@ impl Engine {
                 if let Some(replay) = peer.replay {
                     self.replays.end(replay, &mut self.context);
                 }
-                // Its room is free before anything that waits for it is told.
-                match end {
-                    Some(End::Status(_)) => peer.in_flight.ended(took),
-                    _ => drop(peer.in_flight),
+                if let Some(End::Status(_)) = end {
+                    peer.in_flight.ended(took);
                 }
-                self.freed(peer.at.link);
+                self.leave_stream(peer.at, reason, request.done, peer.in_flight);
             }
             Peer::Opening(opening) => {
                 self.context.recycle(opening.head);
@@ -248,13 +232,10 @@ impl Engine {
             && std::mem::take(&mut opening.new)
         {
             let first = Payload::read(input, std::mem::take(&mut opening.first));
-            self.place(key, first);
+            if !self.keeps_unfinished(key, first) {
+                self.place(key, first);
+            }
         }
-    }
-
-    pub(super) fn is_opening(&self, key: CallKey) -> bool {
-        let call = self.calls.get(key.index as usize);
-        call.is_some_and(|call| call.serial == key.serial && matches!(call.peer, Peer::Opening(_)))
     }
 }
 

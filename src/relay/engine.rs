@@ -1,6 +1,6 @@
 //! The worker's state, and the turn: from what came in on a link to what goes out on others.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{collections::HashMap, net::IpAddr, sync::Arc};
 
 use slab::Slab;
 use tokio::time::Instant;
@@ -11,6 +11,7 @@ use super::{
     buffered::Buffered,
     buffers::Buffers,
     call::{Call, CallKey, Holds, Label, Peer, StreamKey},
+    cancel::{Allowance, Cancelled},
     cause::Cause,
     doubt::Doubt,
     flow::Flow,
@@ -29,7 +30,7 @@ use super::{
 };
 use crate::{
     answer::Watch,
-    config::Limits,
+    config::{Limits, Rate},
     http2::{
         connection::{Context, Event, Fatal},
         identity::ByIdentity,
@@ -77,7 +78,13 @@ pub(super) struct Engine {
     pub(super) sending: Vec<usize>,
     /// Streams that are answered and whose client goes on, and until when it may.
     pub(super) lingering: Vec<(StreamKey, u64)>,
-    /// Calls that are placed again after a while, and when.
+    /// Streams of endpoints that are to be reset.
+    pub(super) cancelled: Vec<Cancelled>,
+    pub(super) resets: Rate,
+    /// Client addresses that gave up requests.
+    pub(super) impatient: HashMap<IpAddr, Allowance>,
+    pub(super) address_resets: Rate,
+    /// Calls that are placed after a while, and when.
     pub(super) delayed: Vec<(CallKey, u64)>,
     /// What the engine cannot do itself, since it takes time.
     pub(super) commands: Vec<Command>,
@@ -134,6 +141,10 @@ impl Engine {
             held: Vec::new(),
             sending: Vec::new(),
             lingering: Vec::new(),
+            cancelled: Vec::new(),
+            resets: limits.upstream_resets,
+            impatient: HashMap::new(),
+            address_resets: limits.address_resets,
             delayed: Vec::new(),
             commands: Vec::new(),
             serials: 0,
@@ -155,6 +166,7 @@ impl Engine {
             && self.opening.is_empty()
             && self.lingering.is_empty()
             && self.delayed.is_empty()
+            && self.cancelled.is_empty()
             && self.queues.is_empty()
             && self.commands.is_empty()
             && self.replays.is_empty()
@@ -193,6 +205,9 @@ impl Engine {
         let link = &mut self.links[id];
         link.heard_at = self.context.now;
         self.buffers.supply(&mut link.out);
+        if link.suspected_at.take().is_some() {
+            self.trust(id);
+        }
         loop {
             let link = &mut self.links[id];
             if link.closing {

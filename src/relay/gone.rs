@@ -7,7 +7,10 @@ use super::{
     link::{Kind, Link},
     replay::Again,
 };
-use crate::http2::{connection::NONE, frame::Reason};
+use crate::{
+    http2::{connection::NONE, frame::Reason},
+    net,
+};
 
 impl Engine {
     /// A link is gone. Its calls fail, each in its way. True where it was this end's choice, and
@@ -29,10 +32,16 @@ impl Engine {
         let calls: Vec<u32> = link.connection.calls().filter(|call| *call != NONE).collect();
         match link.kind {
             Kind::Client(_) => {
-                for call in calls {
-                    if self.calls.get(call as usize).is_some_and(|call| call.client.link == id) {
-                        self.client_reset(call, Reason::CANCEL);
+                let address = link.client.map(|client| net::client(client.ip()));
+                for index in calls {
+                    let Some(call) = self.calls.get(index as usize) else { continue };
+                    if call.client.link != id {
+                        continue;
                     }
+                    if let Some(address) = address.filter(|_| call.is_unfinished()) {
+                        self.gave_up(address);
+                    }
+                    self.client_reset(index, Reason::CANCEL);
                 }
             }
             Kind::Endpoint(at) => {

@@ -88,6 +88,7 @@ impl Engine {
     /// Ends what lingers and what is late, and places what was put off.
     pub(super) fn end_late(&mut self) {
         self.end_lingering();
+        self.end_cancelled();
         self.place_delayed();
         self.place_all_queued();
         self.share_streams();
@@ -202,21 +203,20 @@ impl Engine {
         past(stuck, self.patience).then_some(Late::Taking(Direction::Request, timeout))
     }
 
-    /// Whether it is the endpoint that a call is late for: it has the whole request, it has not
-    /// answered in the time of the route or of the client, and nothing at all has come from it since
-    /// it had the call.
-    fn is_endpoints_fault(&self, call: &Call, late: Late) -> bool {
-        let Peer::Endpoint(peer) = &call.peer else { return false };
-        let link = self.links.get(peer.at.link);
-        let silent = link.is_some_and(|link| link.heard_at < call.moved_at);
+    /// Whether it is the endpoint that a call is late for, which has the whole request and has not
+    /// answered in the time of the route or of the client. True where nothing at all has come on its
+    /// connection since, which says something of the endpoint; false where it is this call alone.
+    fn blames_endpoint(&self, call: &Call, late: Late) -> Option<bool> {
+        let Peer::Endpoint(peer) = &call.peer else { return None };
+        let silent = self.links.get(peer.at.link).is_some_and(|it| it.heard_at < call.moved_at);
+        let waited = self.context.now.saturating_sub(call.moved_at);
         match late {
-            Late::Response(_) => true,
+            Late::Response(_) => Some(silent),
             // A client may be too short of time for anyone.
-            Late::Deadline => {
-                let waited = self.context.now.saturating_sub(call.moved_at);
-                !call.answered && call.request.done && silent && waited >= SILENCE
+            Late::Deadline if !call.answered && call.request.done && silent => {
+                (waited >= SILENCE).then_some(true)
             }
-            _ => false,
+            _ => None,
         }
     }
 
@@ -228,12 +228,16 @@ impl Engine {
             Late::Room => return self.shed(index, "timeout"),
             _ => {}
         }
+        self.doubt_silence(index);
         let call = &self.calls[index as usize];
         call.listener.timed_out(call.target, late.label());
-        if self.is_endpoints_fault(call, late)
-            && let Peer::Endpoint(peer) = &call.peer
-        {
-            peer.in_flight.endpoint().fault(Fault::Timeout);
+        if let Peer::Endpoint(peer) = &call.peer {
+            let (endpoint, client) = (peer.in_flight.endpoint(), call.client.link);
+            match self.blames_endpoint(call, late) {
+                Some(true) => endpoint.fault(Fault::Timeout),
+                Some(false) => endpoint.stream_fault(Fault::Timeout, self.client(client).address),
+                None => {}
+            }
         }
         let status = late.status();
         match late {

@@ -10,7 +10,10 @@ use std::{
 
 use tokio::{net::TcpStream, sync::Notify};
 
-use super::{Listener, call::CallKey, cause::Cause, lane::LaneKey, parts::Parts, payload::Payload};
+use super::{
+    Listener, call::CallKey, cancel::Allowance, cause::Cause, lane::LaneKey, parts::Parts,
+    payload::Payload,
+};
 use crate::{
     auth::Peer,
     http2::{connection::Connection, frame::Reason},
@@ -68,6 +71,14 @@ pub(super) struct Link {
     pub(super) heard_at: u64,
     /// A client's, beyond those that its listener takes: it may ask for health alone.
     pub(super) reserved: bool,
+    /// Resets that were sent to an endpoint.
+    pub(super) resets: Allowance,
+    /// Since when an endpoint's link looks dead and takes no calls, and how often it did so since it
+    /// brought a response.
+    pub(super) suspected_at: Option<u64>,
+    pub(super) suspicions: u8,
+    /// The doubts of its endpoint that it knows.
+    pub(super) doubts: u32,
     /// How much waits of a client's calls, and how much of its window it is not given back for that,
     /// in bytes.
     pub(super) buffered: usize,
@@ -134,6 +145,10 @@ impl Link {
             old_at,
             heard_at: now,
             reserved: false,
+            resets: Allowance::default(),
+            suspected_at: None,
+            suspicions: 0,
+            doubts: 0,
             buffered: 0,
             withheld: 0,
             client: None,
@@ -221,7 +236,7 @@ impl Link {
 
     /// Whether it may be given a new stream.
     pub(super) fn is_open(&self) -> bool {
-        !self.closing && !self.deaf
+        !self.closing && !self.deaf && self.suspected_at.is_none()
     }
 
     /// Writes what the socket takes. An error ends a client's link. An endpoint that closes with

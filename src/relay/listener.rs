@@ -18,8 +18,8 @@ use crate::{
     config,
     grpc::Code,
     metrics::{
-        AnswerLabels, BytesLabels, KeyLabels, ListenerLabels, Metrics, RequestLabels, RetryLabels,
-        Text,
+        AnswerLabels, BytesLabels, KeyLabels, ListenerLabels, Metrics, RefusedLabels,
+        RequestLabels, RetryLabels, Text,
     },
     net,
     refusals::Refusals,
@@ -301,6 +301,12 @@ impl Listener {
     fn upstream(&self, target: Option<u16>) -> Text {
         let target = target.and_then(|target| self.targets.get(usize::from(target)));
         target.map_or("", |target| target.upstream.name()).into()
+    }
+
+    /// Counts a call that is kept here until its request is whole, for this reason.
+    pub(super) fn held_back(&self, reason: &'static str) {
+        let labels = RefusedLabels { listener: self.name.clone(), reason };
+        self.metrics.refusals.calls_held_back.get_or_create(&labels).inc();
     }
 
     /// Counts a call that is placed again.

@@ -44,6 +44,7 @@ impl Engine {
         self.frame_patience = millis(settings.limits.frame_timeout);
         self.pings = Pings::of_endpoints(&settings.limits);
         self.buffered.set_bounds(&settings.limits);
+        self.set_resets(&settings.limits);
         self.settings = Some(settings);
         let calls: Vec<_> = self.calls.iter().map(|(index, _)| index as u32).collect();
         calls.into_iter().for_each(|index| self.renew(index));

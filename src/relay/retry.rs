@@ -32,24 +32,23 @@ impl Engine {
             }
         }
         let Some(replay) = peer.replay.take() else { return false };
-        let (at, bodiless) = (peer.at, replay.bodiless);
+        let bodiless = replay.bodiless;
         let address = peer.in_flight.endpoint().address();
         let (head, mut left) = self.replays.restore(replay, &mut call.request, self.context.now);
         left.push(address);
         let why = Some(why.to_owned());
-        call.peer = Peer::Opening(Opening { left, why, ..Opening::new(head, bodiless) });
+        let opening = Opening { left, why, ..Opening::new(head, bodiless) };
+        let before = std::mem::replace(&mut call.peer, Peer::Opening(opening));
         call.listener.retried(call.target, how.label());
-        if let Some(link) = self.links.get_mut(at.link) {
-            link.connection.reset(at.stream, Reason::CANCEL, &mut link.out);
-            self.touch(at.link);
+        if let Peer::Endpoint(before) = before {
+            self.leave_stream(before.at, Reason::CANCEL, false, before.in_flight);
         }
         self.account(index);
-        self.freed(at.link);
         self.renew(index);
         let key = self.key(index);
         match delay {
             0 => self.place(key, Payload::NONE),
-            _ => self.delayed.push((key, self.context.now + delay)),
+            _ => self.delay(key, delay),
         }
         true
     }
@@ -78,13 +77,26 @@ impl Engine {
         self.place_again(index, Again::Status, &why, delay)
     }
 
-    /// Places the calls again whose delay is over.
+    /// Has a call placed after so many milliseconds.
+    pub(super) fn delay(&mut self, key: CallKey, delay: u64) {
+        if let Some(call) = self.call(key)
+            && let Peer::Opening(opening) = &mut call.peer
+        {
+            opening.delayed = true;
+            self.delayed.push((key, self.context.now + delay));
+        }
+    }
+
+    /// Places the calls whose delay is over.
     pub(super) fn place_delayed(&mut self) {
         let now = self.context.now;
         let due: Vec<CallKey> =
             self.delayed.extract_if(.., |(_, at)| *at <= now).map(|(key, _)| key).collect();
         for key in due {
-            if self.is_opening(key) {
+            if let Some(call) = self.call(key)
+                && let Peer::Opening(opening) = &mut call.peer
+                && std::mem::take(&mut opening.delayed)
+            {
                 self.place(key, Payload::NONE);
             }
         }

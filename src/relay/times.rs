@@ -38,7 +38,7 @@ impl Engine {
         self.end_doubts();
         self.given_up.tell();
         let now = self.context.now;
-        let (mut ready, mut leaving) = (Vec::new(), Vec::new());
+        let (mut ready, mut leaving, mut suspects) = (Vec::new(), Vec::new(), Vec::new());
         for slot in self.links.next_slots(SLICE) {
             let Some((id, link)) = self.links.in_slot(slot) else { continue };
             if link.closing {
@@ -115,7 +115,11 @@ impl Engine {
                     link.close(Reason::NO_ERROR);
                 }
                 Kind::Endpoint(at) => {
-                    let calm = self.lanes.get(at).map_or(0, |lane| lane.pinged_too_often);
+                    let lane = self.lanes.get(at);
+                    let calm = lane.map_or(0, |lane| lane.pinged_too_often);
+                    if lane.is_some_and(|lane| self.pings.judge(link, &lane.endpoint, now)) {
+                        suspects.push(id);
+                    }
                     if streams == 0 {
                         link.heard_at = now;
                     } else {
@@ -134,6 +138,7 @@ impl Engine {
                 self.dirty.push(id);
             }
         }
+        suspects.into_iter().for_each(|id| self.suspect(id));
         for id in ready {
             self.retire(id, true);
         }

@@ -25,6 +25,7 @@ impl Engine {
         let Peer::Endpoint(peer) = &mut call.peer else { return self.context.recycle(block) };
         if let Some(link) = self.links.get_mut(peer.at.link) {
             link.served = true;
+            link.suspicions = 0;
         }
         let grpc = status == 200 && block.first_is(Role::ContentType, is_grpc);
         let code = code(&block);
@@ -143,7 +144,8 @@ impl Engine {
         if let Peer::Endpoint(peer) = &self.calls[index as usize].peer
             && !POLITE.contains(&reason)
         {
-            peer.in_flight.endpoint().fault(Fault::Reset);
+            let client = self.client(self.calls[index as usize].client.link).address;
+            peer.in_flight.endpoint().stream_fault(Fault::Reset, client);
         }
         let (how, why) = match reason {
             Reason::REFUSED_STREAM => (Again::Refused, "every endpoint refused the call"),

@@ -42,7 +42,9 @@ impl Lane {
             links[best].connection.streams() >= limit - limit / 8
         });
         let idle = !self.dialing && self.failure.is_none();
-        let grows = busy && idle && self.links.len() < most && !self.is_shut(links);
+        // One that looks dead may be of no use any more.
+        let alive = self.links.iter().filter(|id| links[**id].suspected_at.is_none()).count();
+        let grows = busy && idle && alive < most && !self.is_shut(links);
         self.dialing |= grows;
         grows
     }
@@ -76,6 +78,9 @@ impl Engine {
             && let Peer::Opening(opening) = &mut call.peer
         {
             opening.waiting = Some(Waiting { at, turn, held_back });
+            if held_back {
+                call.listener.held_back("fair_share");
+            }
         }
     }
 
@@ -123,11 +128,12 @@ impl Engine {
 
     /// The request of a call that is held back is whole: it needs the endpoint alone.
     pub(super) fn let_go(&mut self, key: CallKey) {
-        if let Some(call) = self.call(key)
-            && let Peer::Opening(opening) = &mut call.peer
-            && let Some(waiting) = opening.waiting.take_if(|waiting| waiting.held_back)
-        {
+        let Some(call) = self.call(key) else { return };
+        let Peer::Opening(opening) = &mut call.peer else { return };
+        if let Some(waiting) = opening.waiting.take_if(|waiting| waiting.held_back) {
             self.leave(waiting);
+            self.place(key, Payload::NONE);
+        } else if opening.left.is_empty() && std::mem::take(&mut opening.delayed) {
             self.place(key, Payload::NONE);
         }
     }

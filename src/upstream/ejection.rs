@@ -3,6 +3,7 @@
 
 use std::{
     fmt,
+    net::IpAddr,
     time::{Duration, SystemTime},
 };
 
@@ -75,31 +76,67 @@ struct Window {
     since: Instant,
     /// Calls that were started before it, of all that ever were.
     before: u32,
+    /// Of connections, and of single streams.
     faults: u32,
+    streams: u32,
+    /// Whose calls these were on first, and whether they were of another client too.
+    client: Option<IpAddr>,
+    several: bool,
+}
+
+/// Where a fault was seen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Source {
+    /// On a connection, the `row`th without a response between.
+    Connection { row: u32 },
+    /// On one stream, of a call of `client`.
+    Stream { client: IpAddr },
+}
+
+impl Window {
+    /// Counts a fault. Those of streams count once two clients have seen some.
+    fn add(&mut self, source: Source) -> u32 {
+        match source {
+            Source::Connection { .. } => self.faults += 1,
+            Source::Stream { client } => {
+                self.streams += 1;
+                self.several |= *self.client.get_or_insert(client) != client;
+            }
+        }
+        self.faults + if self.several { self.streams } else { 0 }
+    }
 }
 
 impl Ejector {
-    /// Takes down a fault, the `row`th without a response between, when so many calls were ever
-    /// started; whether the endpoint should be ejected.
+    /// Takes down a fault, when so many calls were ever started; whether the endpoint should be
+    /// ejected.
     pub(super) fn fault(
         &mut self,
         rules: &config::Ejection,
-        row: u32,
+        source: Source,
         started: u32,
         now: Instant,
     ) -> bool {
         let window = self.window.take();
         let going_on = window.filter(|window| now.saturating_duration_since(window.since) < WINDOW);
-        let fresh = || Window { since: now, before: started.wrapping_sub(1), faults: 0 };
+        let fresh = || Window {
+            since: now,
+            before: started.wrapping_sub(1),
+            faults: 0,
+            streams: 0,
+            client: None,
+            several: false,
+        };
         let window = self.window.insert(going_on.unwrap_or_else(fresh));
-        window.faults += 1;
+        let faults = window.add(source);
         // A call that was started before may fail within.
-        let calls = started.wrapping_sub(window.before).max(window.faults);
+        let calls = started.wrapping_sub(window.before).max(faults);
         let share = u64::from(rules.share.0);
         let too_many = share > 0
             && calls >= rules.min_calls
-            && u64::from(window.faults) * 100 >= u64::from(calls) * share;
-        row >= rules.consecutive || too_many
+            && u64::from(faults) * 100 >= u64::from(calls) * share;
+        let in_a_row = matches!(source, Source::Connection { row } if row >= rules.consecutive);
+        in_a_row || too_many
     }
 
     /// Ejects the endpoint; for how long.
@@ -154,12 +191,28 @@ mod tests {
     use crate::config::Share;
 
     const SECOND: Duration = Duration::from_secs(1);
+    const ONE: Source = Source::Connection { row: 1 };
+
+    #[test]
+    fn streams_of_one_client_eject_nothing_and_those_of_two_do_as_a_share() {
+        let (rules, now) = (config::Ejection::default(), Instant::now());
+        let fails = |clients: u8| {
+            let mut ejector = Ejector::default();
+            (1..=100_u32).find(|call| {
+                let client = IpAddr::from([127, 0, 0, (*call % u32::from(clients)) as u8]);
+                ejector.fault(&rules, Source::Stream { client }, *call, now)
+            })
+        };
+        assert_eq!((fails(1), fails(2)), (None, Some(20)));
+    }
 
     #[test]
     fn as_many_faults_in_a_row_as_are_configured_eject() {
         let (rules, now) = (config::Ejection::default(), Instant::now());
         let mut ejector = Ejector::default();
-        let due = (1..=6).map(|row| ejector.fault(&rules, row, 0, now)).collect::<Vec<_>>();
+        let due = (1..=6)
+            .map(|row| ejector.fault(&rules, Source::Connection { row }, 0, now))
+            .collect::<Vec<_>>();
         assert_eq!(due, [false, false, false, false, true, true]);
     }
 
@@ -169,7 +222,9 @@ mod tests {
         // Every second call fails, so that there are never two in a row.
         let fails = |every: Duration| {
             let (mut ejector, begun) = (Ejector::default(), Instant::now());
-            (1..=100).step_by(2).find(|call| ejector.fault(&rules, 1, *call, begun + every * *call))
+            (1..=100)
+                .step_by(2)
+                .find(|call| ejector.fault(&rules, ONE, *call, begun + every * *call))
         };
         assert_eq!(fails(SECOND / 10), Some(21));
         assert_eq!(fails(SECOND), None, "too few of them within the time");
@@ -215,7 +270,7 @@ mod tests {
                 }
                 row += 1;
                 all_faults += 1;
-                let due = ejector.fault(&rules, row, started, now);
+                let due = ejector.fault(&rules, Source::Connection { row }, started, now);
                 // With so few faults no twenty calls can have had their share.
                 prop_assert!(!due || all_faults * 100 >= 20 * u32::from(share));
             }

@@ -2,8 +2,7 @@
 //! its calls in flight.
 
 use std::{
-    fmt,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     sync::{
         Arc, Mutex, MutexGuard,
         atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed},
@@ -15,9 +14,9 @@ use tokio::{sync::watch, time::Instant};
 use tracing::{info, warn};
 
 use super::{
-    Ejected, Fault, History,
+    Ejected, Fault, Health, History, State,
     adaptive::Adaptive,
-    ejection::Ejector,
+    ejection::{Ejector, Source},
     pool::{Pool, Total},
 };
 use crate::metrics::{EjectionLabels, EndpointLabels};
@@ -42,48 +41,14 @@ pub struct Endpoint {
     ejector: Mutex<Ejector>,
     /// Why the last handshake of TLS with it failed, in a word; none where it did not.
     handshake: Mutex<Option<&'static str>>,
+    /// How often connections to it were found to be dead while it was alive.
+    doubts: AtomicU32,
     /// When it became available, in milliseconds of its pool.
     cold_since: AtomicU64,
     /// When that no connection could be made was a fault last, in milliseconds of its pool from 1
     /// on; else 0.
     unreachable_at: AtomicU64,
     pool: Arc<Pool>,
-}
-
-/// What is known of an endpoint.
-#[derive(Debug, Clone)]
-pub struct State {
-    /// As the thresholds have it.
-    pub health: Health,
-    /// Why it is not healthy: what the last failed probe saw. Empty where it is.
-    pub reason: Arc<str>,
-    /// What to know of its probes whatever its health, such as that it has no Watch; else empty.
-    pub note: Arc<str>,
-    /// Since when `health` is what it is.
-    pub since: SystemTime,
-    /// Its last changes.
-    pub history: History<Health>,
-}
-
-/// Whether an endpoint takes calls.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Health {
-    /// Not probed yet, or not for too long.
-    Unknown,
-    /// It takes calls.
-    Healthy,
-    /// It does not.
-    Unhealthy,
-}
-
-impl fmt::Display for Health {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Unknown => "unknown",
-            Self::Healthy => "healthy",
-            Self::Unhealthy => "unhealthy",
-        })
-    }
 }
 
 impl Endpoint {
@@ -109,6 +74,7 @@ impl Endpoint {
             adaptive: adaptive.map(Mutex::new),
             ejector: Mutex::default(),
             handshake: Mutex::default(),
+            doubts: AtomicU32::new(0),
             cold_since: AtomicU64::new(0),
             unreachable_at: AtomicU64::new(0),
             pool: Arc::clone(pool),
@@ -253,17 +219,38 @@ impl Endpoint {
         }
     }
 
-    /// Takes down a fault of transport, of a call or of a connection: once for each connection that
-    /// is lost, however many calls were on it. Never for a complete response.
+    /// Takes down that a probe passed on a new connection after silence on the one before: others that
+    /// are as old may be dead as well. Only the endpoint's prober calls this.
+    pub fn doubt_connections(&self) {
+        self.doubts.fetch_add(1, Relaxed);
+    }
+
+    /// How often that was so.
+    pub fn doubts(&self) -> u32 {
+        self.doubts.load(Relaxed)
+    }
+
+    /// Takes down a fault of transport: once for each connection that is lost, however many calls were
+    /// on it. Never for a complete response.
     pub fn fault(&self, fault: Fault) {
+        let row = self.row.fetch_add(1, Relaxed).saturating_add(1);
+        self.take_down(fault, Source::Connection { row });
+    }
+
+    /// Takes down a stream that failed while its connection lives, of a call of `client`: it may be the
+    /// call's own fault, and one client must not have the endpoint ejected for all.
+    pub fn stream_fault(&self, fault: Fault, client: IpAddr) {
+        self.take_down(fault, Source::Stream { client });
+    }
+
+    fn take_down(&self, fault: Fault, source: Source) {
         if let Some(adaptive) = &self.adaptive {
             adaptive.lock().expect("no holder of this lock panics").failed();
         }
-        let row = self.row.fetch_add(1, Relaxed).saturating_add(1);
         let started = (self.calls.load(Relaxed) >> 32) as u32;
         let (rules, now) = (&self.pool.ejection, Instant::now());
         let mut ejector = self.ejector();
-        let due = ejector.fault(rules, row, started, now);
+        let due = ejector.fault(rules, source, started, now);
         if !due || !self.pool.eject(self, || self.alter(EJECTED, 0)) {
             return;
         }

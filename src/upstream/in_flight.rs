@@ -40,9 +40,9 @@ impl InFlight {
         }
     }
 
-    /// Ends the call, whose response is whole, and takes down how long it took where the
-    /// endpoint's bound follows that.
-    pub fn ended(self, took: Duration) {
+    /// Takes down how long the call took, whose response is whole, where the endpoint's bound follows
+    /// that.
+    pub fn ended(&self, took: Duration) {
         if let Some(adaptive) = &self.0.adaptive {
             let mut adaptive = adaptive.lock().expect("no holder of this lock panics");
             adaptive.ended(took, self.0.in_flight(), Instant::now());

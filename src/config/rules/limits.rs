@@ -59,6 +59,10 @@ impl Checker<'_> {
             ("max_upstream_header_frames", limits.max_upstream_header_frames),
             ("max_upstream_frames.burst", limits.max_upstream_frames.burst),
             ("max_upstream_frames.rate", limits.max_upstream_frames.rate),
+            ("upstream_resets.burst", limits.upstream_resets.burst),
+            ("upstream_resets.rate", limits.upstream_resets.rate),
+            ("address_resets.burst", limits.address_resets.burst),
+            ("address_resets.rate", limits.address_resets.rate),
             ("frames.resets.burst", frames.resets.burst),
             ("frames.resets.rate", frames.resets.rate),
             ("frames.pings.burst", frames.pings.burst),
@@ -99,6 +103,7 @@ impl Checker<'_> {
             ("max_upstream_connection_age", limits.max_upstream_connection_age),
             ("upstream_ping_interval", limits.upstream_ping_interval),
             ("upstream_ping_timeout", limits.upstream_ping_timeout),
+            ("upstream_suspect_timeout", limits.upstream_suspect_timeout),
         ] {
             self.positive(&format!("limits.{key}"), Some(time));
         }
