@@ -18,6 +18,7 @@
 mod buffered;
 mod buffers;
 mod call;
+mod calls;
 mod cancel;
 mod cause;
 mod dial;

@@ -7,17 +7,14 @@ use tokio::time::Instant;
 use tracing::debug;
 
 use super::{
-    Listener,
     buffered::Buffered,
     buffers::Buffers,
-    call::{Call, CallKey, Holds, Label, Peer, StreamKey},
+    call::{Call, CallKey, StreamKey},
     cancel::{Allowance, Cancelled},
     cause::Cause,
     doubt::Doubt,
-    flow::Flow,
     idle::IdleLinks,
     lane::{Lane, LaneKey},
-    late::LOOK,
     link::Kind,
     links::Links,
     millis,
@@ -88,7 +85,7 @@ pub(super) struct Engine {
     pub(super) delayed: Vec<(CallKey, u64)>,
     /// What the engine cannot do itself, since it takes time.
     pub(super) commands: Vec<Command>,
-    serials: u64,
+    pub(super) serials: u64,
     /// Connections to one endpoint.
     pub(super) most_links: usize,
     /// The last ones that were taken over.
@@ -339,70 +336,5 @@ impl Engine {
                 self.pump_waiting(id);
             }
         }
-    }
-
-    /// Adds a call, and marks its stream with it.
-    pub(super) fn add_call(
-        &mut self,
-        listener: &Arc<Listener>,
-        client: StreamKey,
-        label: Label,
-        peer: Peer,
-        ended: bool,
-    ) -> CallKey {
-        let key = self.new_call(listener, client, label, peer, ended);
-        self.links[client.link].connection.mark(client.stream, key.index);
-        key
-    }
-
-    /// Adds a call, whose stream is to be marked with it.
-    pub(super) fn new_call(
-        &mut self,
-        listener: &Arc<Listener>,
-        client: StreamKey,
-        label: Label,
-        peer: Peer,
-        ended: bool,
-    ) -> CallKey {
-        self.serials += 1;
-        let serial = self.serials;
-        let mut request = Flow::new(listener.max_message_size);
-        request.ended = ended;
-        let call = Call {
-            serial,
-            listener: Arc::clone(listener),
-            client,
-            started: self.clock,
-            label,
-            end: None,
-            peer,
-            request,
-            response: Flow::new(listener.max_message_size),
-            buffered: 0,
-            answered: false,
-            way: 0,
-            target: 0,
-            begun: self.context.now,
-            deadline: u64::MAX,
-            moved_at: self.context.now,
-            retrying: None,
-            holds: Holds::default(),
-        };
-        let index = self.calls.insert(call) as u32;
-        let look = self.context.now + LOOK;
-        match self.looks.get_mut(index as usize) {
-            Some(place) => *place = look,
-            None => self.looks.push(look),
-        }
-        CallKey { index, serial }
-    }
-
-    /// The call, if it is still there.
-    pub(super) fn call(&mut self, key: CallKey) -> Option<&mut Call> {
-        self.calls.get_mut(key.index as usize).filter(|call| call.serial == key.serial)
-    }
-
-    pub(super) fn key(&self, index: u32) -> CallKey {
-        CallKey { index, serial: self.calls[index as usize].serial }
     }
 }
