@@ -10,6 +10,7 @@ pub(crate) mod names;
 pub(crate) mod process;
 pub(crate) mod program;
 pub(crate) mod proxy;
+pub(crate) mod tunnel;
 pub(crate) mod victim;
 pub(crate) mod wire;
 

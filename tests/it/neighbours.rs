@@ -2,6 +2,7 @@
 //! read, does not finish, breaks off, waits or is failed.
 
 mod blamed;
+mod resets;
 mod stuck;
 mod unfinished;
 mod unread;

@@ -4,9 +4,7 @@ use std::{net::SocketAddr, sync::atomic::Ordering::SeqCst, time::Duration};
 
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::{TcpListener, TcpStream},
-    sync::watch,
-    task::JoinSet,
+    net::TcpStream,
     time::{Instant, timeout_at},
 };
 
@@ -15,58 +13,9 @@ use crate::fixture::{
     echo::Echo,
     eventually,
     proxy::{Proxy, yaml},
+    tunnel::Tunnel,
     wire::{ACK, PING, Wire},
 };
-
-/// A way to the proxy that can be blocked: what is sent either way is taken, and goes nowhere.
-struct Way {
-    address: SocketAddr,
-    blocked: watch::Sender<bool>,
-    _tasks: JoinSet<()>,
-}
-
-impl Way {
-    async fn to(proxy: SocketAddr) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
-        let (blocked, state) = watch::channel(false);
-        let mut tasks = JoinSet::new();
-        tasks.spawn(async move {
-            let mut ways = JoinSet::new();
-            loop {
-                let (near, _) = listener.accept().await.unwrap();
-                let far = TcpStream::connect(proxy).await.unwrap();
-                let ((near_in, near_out), (far_in, far_out)) =
-                    (near.into_split(), far.into_split());
-                ways.spawn(carry(near_in, far_out, state.clone()));
-                ways.spawn(carry(far_in, near_out, state.clone()));
-            }
-        });
-        Self { address, blocked, _tasks: tasks }
-    }
-}
-
-async fn carry(
-    mut from: tokio::net::tcp::OwnedReadHalf,
-    mut to: tokio::net::tcp::OwnedWriteHalf,
-    blocked: watch::Receiver<bool>,
-) {
-    let mut bytes = [0; 4096];
-    loop {
-        let read = from.read(&mut bytes).await.unwrap_or(0);
-        let through = !*blocked.borrow();
-        if read == 0 {
-            if !through {
-                // Nobody hears of the end either.
-                std::future::pending::<()>().await;
-            }
-            return;
-        }
-        if through && to.write_all(&bytes[..read]).await.is_err() {
-            return;
-        }
-    }
-}
 
 async fn proxy(echo: &Echo, limits: &str) -> Proxy {
     let proxy =
@@ -83,10 +32,10 @@ async fn clients_that_vanish_with_open_calls_are_soon_gone() {
     let limits = "{ client_ping_interval: 400ms, client_ping_timeout: 600ms }";
     let proxy = proxy(&echo, limits).await;
     eventually("only these tests' connections", async || proxy.metric(OPEN).await == 0.0).await;
-    let way = Way::to(proxy.address("otlp")).await;
+    let way = Tunnel::to(proxy.address("otlp")).await;
     let (mut lost, mut calls) = (Vec::new(), Vec::new());
     for _ in 0..20 {
-        let mut caller = Caller::connect(way.address).await;
+        let mut caller = Caller::connect(way.address()).await;
         calls.push(caller.open("/test.Echo/Hang").await.unwrap());
         lost.push(caller);
     }
@@ -94,7 +43,7 @@ async fn clients_that_vanish_with_open_calls_are_soon_gone() {
     let call = stays.open("/test.Echo/Hang").await.unwrap();
     eventually("all calls have arrived", async || echo.seen().open.load(SeqCst) == 21).await;
     assert_eq!(proxy.metric(OPEN).await, 21.0);
-    way.blocked.send_replace(true);
+    way.swallow_all();
     eventually("they are gone", async || {
         proxy.metric(OPEN).await == 1.0 && echo.seen().open.load(SeqCst) == 1
     })
@@ -112,11 +61,11 @@ async fn an_old_connection_of_a_vanished_client_has_its_bound() {
     // The PINGs alone would take an hour.
     let limits = "{ max_connection_age: 300ms, max_connection_age_grace: 300ms, client_ping_interval: 1h, handshake_timeout: 300ms }";
     let proxy = proxy(&echo, limits).await;
-    let way = Way::to(proxy.address("otlp")).await;
-    let mut caller = Caller::connect(way.address).await;
+    let way = Tunnel::to(proxy.address("otlp")).await;
+    let mut caller = Caller::connect(way.address()).await;
     let _call = caller.open("/test.Echo/Hang").await.unwrap();
     eventually("the call has arrived", async || echo.seen().open.load(SeqCst) == 1).await;
-    way.blocked.send_replace(true);
+    way.swallow_all();
     eventually("it is gone", async || {
         proxy.metric(OPEN).await == 0.0 && echo.seen().open.load(SeqCst) == 0
     })

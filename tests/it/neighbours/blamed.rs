@@ -46,6 +46,19 @@ async fn call_from(proxy: &Proxy, client: [u8; 4]) -> Option<u8> {
 }
 
 #[tokio::test]
+async fn streams_that_an_endpoint_resets_for_one_client_alone_eject_nothing() {
+    let (bad, good) = (Moody::start(RESETS).await, Moody::start(0).await);
+    let proxy = proxy(&[bad.address, good.address], "").await;
+    let mut lost = 0;
+    for _ in 0..60 {
+        lost += usize::from(call_from(&proxy, [127, 0, 0, 1]).await.is_none());
+    }
+    assert!(lost >= 20 && bad.calls() >= 20, "{lost} lost, of {} there", bad.calls());
+    assert_eq!(ejected(&proxy).await, 0);
+    proxy.stop().await;
+}
+
+#[tokio::test]
 async fn an_endpoint_that_resets_the_streams_of_two_clients_is_ejected() {
     let (bad, good) = (Moody::start(RESETS).await, Moody::start(0).await);
     let proxy = proxy(&[bad.address, good.address], "").await;
