@@ -187,7 +187,12 @@ async fn no_more_are_ejected_than_may_be_and_one_endpoint_is_never() {
         [Moody::start(CLOSES).await, Moody::start(CLOSES).await, Moody::start(CLOSES).await];
     let three = [a.address, b.address, c.address];
     let two = proxy(&three, "ejection: { base_time: 60s, max_ejected: 70% }").await;
-    for _ in 0..80 {
+    eventually("two are ejected", async || {
+        call(&two).await;
+        ejected(&two).await == 2
+    })
+    .await;
+    for _ in 0..40 {
         call(&two).await;
     }
     assert_eq!(ejected(&two).await, 2, "of three, 70 %");
