@@ -14,6 +14,7 @@ use std::{
 };
 
 use http::{Request, StatusCode};
+use rustix::process::{Pid, Resource, Rlimit, prlimit};
 use tokio::{
     net::{TcpListener, TcpStream},
     process::Command,
@@ -397,16 +398,19 @@ async fn an_endpoint_that_cannot_be_probed_for_our_own_fault_becomes_unknown_not
         sleep(Duration::from_millis(5)).await;
     }
 
-    let mut flood = Vec::new();
-    for _ in 0..200 {
-        flood.push(timeout(Duration::from_millis(500), TcpStream::connect(free)).await);
-    }
+    // Fewer than it has open already.
+    let process_id = Pid::from_raw(process.id().unwrap().try_into().unwrap());
+    let limited = |current| {
+        let limit = Rlimit { current: Some(current), maximum: Some(64) };
+        prlimit(process_id, Resource::Nofile, limit).unwrap();
+    };
+    limited(8);
     let start = Instant::now();
     while status().await == StatusCode::OK {
         assert!(start.elapsed() < Duration::from_secs(20), "never unknown");
         sleep(Duration::from_millis(5)).await;
     }
-    drop(flood);
+    limited(64);
     while status().await != StatusCode::OK {
         assert!(start.elapsed() < Duration::from_secs(40), "never back");
         sleep(Duration::from_millis(5)).await;
