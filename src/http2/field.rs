@@ -143,8 +143,12 @@ pub struct Fields {
     names: HashMap<Box<[u8]>, Rc<Name>>,
     known: HashMap<Pair, Rc<Field>>,
     next: u32,
+    /// What the known ones take, in bytes.
+    bytes: usize,
     /// Fields that were asked for and not known, since room was last made among them.
     missed: usize,
+    /// Names likewise.
+    unnamed: usize,
 }
 
 impl Fields {
@@ -155,7 +159,9 @@ impl Fields {
             names: HashMap::new(),
             known: HashMap::new(),
             next: 1,
+            bytes: 0,
             missed: 0,
+            unnamed: 0,
         };
         let mut last: Option<Rc<Name>> = None;
         for (name, value) in STATIC {
@@ -186,30 +192,46 @@ impl Fields {
         let mut plain = Vec::new();
         literal.decode(&mut plain).ok()?;
         let name = Rc::new(Name::new(&plain));
-        if self.names.len() < NAMES && plain.len() <= SHORT {
-            self.names.insert(literal.wire.into(), Rc::clone(&name));
+        if plain.len() <= SHORT {
+            self.unnamed += 1;
+            if self.names.len() >= NAMES && self.unnamed >= PAUSE {
+                self.unnamed = 0;
+                // Those that no field has make room, or the first thousand would stay for ever.
+                self.names.retain(|_, name| Rc::strong_count(name) > 1);
+            }
+            if self.names.len() < NAMES {
+                self.names.insert(literal.wire.into(), Rc::clone(&name));
+            }
         }
         Some(name)
     }
 
-    /// The one field with this name and value. None where the bound is reached.
+    /// The one field with this name and value. None where the bound is reached, or where it is so
+    /// long that it is none that repeats.
     pub fn known(&mut self, name: &Rc<Name>, value: &[u8]) -> Option<Rc<Field>> {
+        if name.plain.len() > SHORT || value.len() > LONG {
+            return None;
+        }
         let key = (name.plain.clone(), Box::from(value));
         if let Some(field) = self.known.get(&key) {
             return Some(Rc::clone(field));
         }
         self.missed += 1;
         // Where all of it is held, looking for room again and again would cost a peer nothing.
-        if self.known.len() >= KNOWN && self.missed >= PAUSE {
+        let bytes = cost(name, value);
+        let full = |fields: &Self| fields.known.len() >= KNOWN || fields.bytes + bytes > ROOM;
+        if full(self) && self.missed >= PAUSE {
             self.missed = 0;
             // Those that no table holds any more make room.
             self.known.retain(|_, field| {
                 field.id as usize <= STATIC.len() || Rc::strong_count(field) > 1
             });
+            self.bytes = self.known.values().map(|field| cost(&field.name, &field.value)).sum();
         }
-        if self.known.len() >= KNOWN || value.len() > LONG {
+        if full(self) {
             return None;
         }
+        self.bytes += bytes;
         let field = Rc::new(Field::new(self.next, Rc::clone(name), value));
         self.next = self.next.checked_add(1)?;
         self.known.insert(key, Rc::clone(&field));
@@ -234,12 +256,22 @@ impl Default for Fields {
     }
 }
 
+/// What a known field takes at most, in bytes: its name and its value as text, as literals, and
+/// once more to be found by.
+fn cost(name: &Name, value: &[u8]) -> usize {
+    3 * (name.plain.len() + value.len()) + ENTRY
+}
+
 /// What each entry of a table counts beside its strings, in bytes (RFC 7541, 4.1).
 pub const OVERHEAD: usize = 32;
 /// Names known by their literals.
 const NAMES: usize = 1024;
 /// Fields that have an identity.
 const KNOWN: usize = 4096;
+/// What they may take, in bytes: with the names less than 2 MiB for a worker, whatever its peers send.
+const ROOM: usize = 3 << 19;
+/// What a known field takes beside its strings, in bytes.
+const ENTRY: usize = 240;
 /// Fields that are not known, between two looks for room: a few entries are looked at for each.
 const PAUSE: usize = 512;
 /// The longest name that is remembered.
@@ -329,5 +361,37 @@ mod tests {
         let until = (0..KNOWN).find(|_| ask(&mut fields, KNOWN).is_some());
         assert!((400..600).contains(&until.unwrap()), "{until:?}");
         assert!(ask(&mut fields, KNOWN + 1).is_some(), "all of its room is there");
+    }
+
+    #[test]
+    fn whatever_comes_the_table_takes_little_room() {
+        let mut fields = Fields::new();
+        let mut ask = |name: &str, value: &[u8]| {
+            let wire = shortest(name.as_bytes());
+            let name = fields.name(&Literal::parse(&wire).unwrap().0).unwrap();
+            let known = fields.known(&name, value).is_some();
+            assert!(fields.bytes <= ROOM && fields.names.len() <= NAMES);
+            (known, fields.known.len())
+        };
+        for number in 0..5000 {
+            // As a peer sends it to have it kept: long, new each time, and referred to once.
+            assert!(!ask(&format!("x-{number}-{}", "n".repeat(4000)), b"v").0);
+            ask(&format!("x-{number}"), &[b'v'; LONG]);
+        }
+        // None of it is held by a connection, so what repeats has its place.
+        let known = (0..2 * PAUSE).any(|number| ask("x-again", number.to_string().as_bytes()).0);
+        assert!(known);
+    }
+
+    #[test]
+    fn names_that_nothing_uses_make_room_for_others() {
+        let mut fields = Fields::new();
+        let ask = |fields: &mut Fields, name: String| {
+            let wire = shortest(name.as_bytes());
+            fields.name(&Literal::parse(&wire).unwrap().0).unwrap();
+            fields.names.contains_key(&wire)
+        };
+        (0..NAMES).for_each(|number| _ = ask(&mut fields, format!("x-{number}")));
+        assert!((0..2 * PAUSE).any(|number| ask(&mut fields, format!("y-{number}"))));
     }
 }
