@@ -218,6 +218,29 @@ mod tests {
     }
 
     #[test]
+    fn what_is_behind_the_wanted_lines_is_in_the_table_all_the_same() {
+        let (mut decoder, mut fields) = (Decoder::new(4096), Fields::new());
+        // `a: b`, `:c: d`, `e: f ` with incremental indexing, and `g: h` without.
+        let block = [
+            0x40, 1, b'a', 1, b'b', 0x40, 2, b':', b'c', 1, b'd', 0x40, 1, b'e', 2, b'f', b' ', 0,
+            1, b'g', 1, b'h', 0xbe,
+        ];
+        let mut lines = 0;
+        let only_one = |_: Line<'_>| {
+            lines += 1;
+            false
+        };
+        decoder.decode_while(&block, &mut fields, only_one).unwrap();
+        assert_eq!((lines, decoder.size()), (1, 3 * 32 + 2 + 3 + 3));
+        let seen = text(&mut decoder, &mut fields, &[0xbe, 0xbf, 0x7f, 1, 1, b'x']).unwrap();
+        assert_eq!(seen, pairs(&[("e", "f "), (":c", "d"), ("a", "x")]));
+        for broken in [&[0xff_u8, 0x80][..], &[0x80], &[0x40, 0x81, 0, 1, b'a']] {
+            let block = [&[0x82][..], broken].concat();
+            assert!(decoder.decode_while(&block, &mut fields, |_| false).is_err(), "{broken:?}");
+        }
+    }
+
+    #[test]
     fn unlawful_fields_are_told() {
         for (block, expected) in [
             (&[0, 1, b'A', 0] as &[u8], false),
@@ -228,9 +251,9 @@ mod tests {
             (&[0, 1, b'a', 2, b'v', b' '], true),
             (&[0, 1, b'a', 2, b'\t', b'v'], true),
             (&[0, 1, b'a', 3, b'v', b' ', 0xff], true),
-            // `:path` by its index, with a blank in it.
-            (&[4, 3, b'/', b' ', b'a'], false),
+            // `:path` by its index.
             (&[4, 2, b'/', b' '], false),
+            (&[4, 2, b'\t', b'/'], false),
             (&[4, 2, b'/', b'a'], true),
         ] {
             let (mut decoder, mut fields) = (Decoder::new(4096), Fields::new());

@@ -44,11 +44,17 @@ impl<'a> Literal<'a> {
             return Ok((self.string.len(), is_lawful_value(self.string, pseudo)));
         }
         let (mut length, mut lawful) = (0, true);
+        let (mut first, mut last) = (b'a', b'a');
         huffman::walk(self.string, |byte| {
+            if length == 0 {
+                first = byte;
+            }
+            last = byte;
             length += 1;
-            lawful &= is_value_byte(byte, pseudo);
+            lawful &= is_value_byte(byte);
         })?;
-        Ok((length, lawful))
+        let bare = !pseudo || ![first, last].iter().any(|byte| is_blank(*byte));
+        Ok((length, lawful && bare))
     }
 }
 
@@ -114,17 +120,20 @@ pub(super) fn is_token(byte: u8) -> bool {
         | b'^'..=b'`' | b'|' | b'~')
 }
 
-/// RFC 9110, 5.5: visible characters, bytes above ASCII, space and tab; the last two in no
-/// pseudo-header field, of which none may have them (RFC 9113, 8.3.1).
-fn is_value_byte(byte: u8, pseudo: bool) -> bool {
-    match byte {
-        b'\t' | b' ' => !pseudo,
-        byte => byte > b' ' && byte != 0x7f,
-    }
+/// RFC 9110, 5.5: visible characters, space, tab, and bytes above ASCII.
+fn is_value_byte(byte: u8) -> bool {
+    byte == b'\t' || (byte >= b' ' && byte != 0x7f)
 }
 
-/// Whether a field may have this value. Blanks at its ends are let through, which RFC 9113, 8.2.1
-/// forbids: gRPC's peers send them (in `grpc-message` most of all) and take them.
+fn is_blank(byte: u8) -> bool {
+    matches!(byte, b' ' | b'\t')
+}
+
+/// Whether a field may have this value. Blanks at its ends, which RFC 9113, 8.2.1 forbids, are let
+/// through but in pseudo-header fields: gRPC's peers send them (in `grpc-message` most of all) and
+/// take them.
 pub(super) fn is_lawful_value(value: &[u8], pseudo: bool) -> bool {
-    value.iter().all(|byte| is_value_byte(*byte, pseudo))
+    let edges = [value.first(), value.last()];
+    let bare = !pseudo || !edges.into_iter().flatten().any(|byte| is_blank(*byte));
+    bare && value.iter().all(|byte| is_value_byte(*byte))
 }

@@ -32,6 +32,8 @@ struct Entry {
 
 #[derive(Debug)]
 enum Content {
+    /// Came once, behind those that were wanted of a block: both literals as they came.
+    Raw { name: Box<[u8]>, value: Box<[u8]> },
     /// Came once, as a literal.
     Fresh { name: Rc<Name>, value: Box<[u8]>, length: usize, lawful: bool, asked: bool },
     /// Was referred to again.
@@ -56,10 +58,29 @@ impl Decoder {
     /// The block breaks RFC 7541; the lines before were handed out.
     pub fn decode(
         &mut self,
-        mut block: &[u8],
+        block: &[u8],
         fields: &mut Fields,
         mut line: impl FnMut(Line<'_>),
     ) -> Result<(), Broken> {
+        self.decode_while(block, fields, |found| {
+            line(found);
+            true
+        })
+    }
+
+    /// Hands out the lines of a whole block until `line` wants no more. Of those behind it the table
+    /// is kept, and no name is looked at, so that a block of many names costs its peer more than
+    /// this end.
+    ///
+    /// # Errors
+    /// The block breaks RFC 7541; the lines before were handed out.
+    pub fn decode_while(
+        &mut self,
+        mut block: &[u8],
+        fields: &mut Fields,
+        mut line: impl FnMut(Line<'_>) -> bool,
+    ) -> Result<(), Broken> {
+        let mut wanted = true;
         while let Some((size, rest)) = size_update(block)? {
             if size > self.announced {
                 return Err(Broken);
@@ -71,7 +92,11 @@ impl Decoder {
         while let Some(first) = block.first() {
             if first & 0x80 != 0 {
                 let (index, rest) = integer(block, 7).ok_or(Broken)?;
-                line(self.at(index, fields)?);
+                if wanted {
+                    wanted = line(self.at(index, fields)?);
+                } else if index == 0 || index > STATICS + self.entries.len() {
+                    return Err(Broken);
+                }
                 block = rest;
                 continue;
             }
@@ -81,6 +106,10 @@ impl Decoder {
                 _ => return Err(Broken),
             };
             let (index, rest) = integer(block, prefix).ok_or(Broken)?;
+            if index == 0 && !wanted {
+                block = self.pass(rest, indexing)?;
+                continue;
+            }
             let (name, rest) = if index == 0 {
                 let (literal, rest) = Literal::parse(rest).ok_or(Broken)?;
                 (fields.name(&literal).ok_or(Broken)?, rest)
@@ -92,7 +121,8 @@ impl Decoder {
             let (length, lawful) = value.inspect(pseudo).map_err(|_| Broken)?;
             let lawful = lawful && name.is_lawful();
             let never_indexed = first >> 4 == 1;
-            line(Line::Moving(Moving { name: &name, value, length, lawful, never_indexed }));
+            let moving = Moving { name: &name, value, length, lawful, never_indexed };
+            wanted = wanted && line(Line::Moving(moving));
             if indexing {
                 self.insert(name, value, length, lawful);
             }
@@ -101,24 +131,54 @@ impl Decoder {
         Ok(())
     }
 
+    /// Passes a field over whose name is a literal, and puts it into the table where it belongs
+    /// there; what follows it.
+    fn pass<'a>(&mut self, rest: &'a [u8], indexing: bool) -> Result<&'a [u8], Broken> {
+        let (name, rest) = Literal::parse(rest).ok_or(Broken)?;
+        let (value, rest) = Literal::parse(rest).ok_or(Broken)?;
+        let (of_name, _) = name.inspect(false).map_err(|_| Broken)?;
+        let (of_value, _) = value.inspect(false).map_err(|_| Broken)?;
+        if indexing {
+            let content = Content::Raw { name: name.wire.into(), value: value.wire.into() };
+            self.put(of_name + of_value + OVERHEAD, content);
+        }
+        Ok(rest)
+    }
+
+    /// The entry at an index of the dynamic table, with its name looked at.
+    fn entry(&mut self, at: usize, fields: &mut Fields) -> Result<&mut Content, Broken> {
+        let content = &mut self.entries.get_mut(at).ok_or(Broken)?.content;
+        if let Content::Raw { name, value } = content {
+            let literal = Literal::parse(name).expect("it was parsed before").0;
+            let name = fields.name(&literal).expect("it was inspected before");
+            let literal = Literal::parse(value).expect("it was parsed before").0;
+            let pseudo = name.role().is_pseudo();
+            let (length, lawful) = literal.inspect(pseudo).expect("it was inspected before");
+            let (value, lawful) = (std::mem::take(value), lawful && name.is_lawful());
+            *content = Content::Fresh { name, value, length, lawful, asked: false };
+        }
+        Ok(content)
+    }
+
     /// The line at an index; an entry that is referred to for the first time gets its identity.
     fn at<'a>(&'a mut self, index: usize, fields: &'a mut Fields) -> Result<Line<'a>, Broken> {
         if index <= STATICS {
             return fields.at(index).map(Line::Known).ok_or(Broken);
         }
-        let entry = self.entries.get_mut(index - STATICS - 1).ok_or(Broken)?;
+        let content = self.entry(index - STATICS - 1, fields)?;
         // Asked once: a block may refer to an entry thousands of times.
-        if let Content::Fresh { name, value, asked, .. } = &mut entry.content
+        if let Content::Fresh { name, value, asked, .. } = content
             && !std::mem::replace(asked, true)
         {
             let literal = Literal::parse(value).expect("it was parsed before").0;
             let mut plain = Vec::new();
             literal.decode(&mut plain).expect("it was inspected before");
             if let Some(field) = fields.known(name, &plain) {
-                entry.content = Content::Known(field);
+                *content = Content::Known(field);
             }
         }
-        Ok(match &entry.content {
+        Ok(match content {
+            Content::Raw { .. } => return Err(Broken),
             Content::Known(field) => Line::Known(field),
             Content::Fresh { name, value, length, lawful, .. } => Line::Moving(Moving {
                 name,
@@ -130,12 +190,13 @@ impl Decoder {
         })
     }
 
-    fn name_at(&self, index: usize, fields: &Fields) -> Result<Rc<Name>, Broken> {
+    fn name_at(&mut self, index: usize, fields: &mut Fields) -> Result<Rc<Name>, Broken> {
         if let Some(field) = fields.at(index) {
             return Ok(Rc::clone(field.name()));
         }
-        let entry = index.checked_sub(STATICS + 1).and_then(|at| self.entries.get(at));
-        Ok(match &entry.ok_or(Broken)?.content {
+        let at = index.checked_sub(STATICS + 1).ok_or(Broken)?;
+        Ok(match self.entry(at, fields)? {
+            Content::Raw { .. } => return Err(Broken),
             Content::Fresh { name, .. } => Rc::clone(name),
             Content::Known(field) => Rc::clone(field.name()),
         })
@@ -143,12 +204,15 @@ impl Decoder {
 
     fn insert(&mut self, name: Rc<Name>, value: Literal<'_>, length: usize, lawful: bool) {
         let size = name.plain().len() + length + OVERHEAD;
+        let value = value.wire.into();
+        self.put(size, Content::Fresh { name, value, length, lawful, asked: false });
+    }
+
+    fn put(&mut self, size: usize, content: Content) {
         self.evict(size);
         // What is larger than the table empties it, and that is all (RFC 7541, 4.4).
         if size <= self.limit {
             self.size += size;
-            let content =
-                Content::Fresh { name, value: value.wire.into(), length, lawful, asked: false };
             self.entries.push_front(Entry { size, content });
         }
     }
