@@ -25,6 +25,8 @@ mod dial;
 mod doubt;
 mod downstream;
 mod engine;
+mod erring;
+mod feed;
 mod flow;
 mod gate;
 mod gone;

@@ -228,6 +228,12 @@ pub struct Frames {
     pub late_resets: Rate,
     /// GOAWAY. Default: `{ burst: 20, rate: 1 }`.
     pub goaways: Rate,
+    /// Calls that are refused for what the client asks (wrong credentials, an unknown path, a head
+    /// that is too large), beyond one for each that was answered otherwise: a client that only errs
+    /// costs work and gets nothing. At once there may be as many as `max_concurrent_streams`. Its
+    /// connection is told to go, and what is open on it may end.
+    /// Default: `{ burst: 200, rate: 50 }`.
+    pub refused_calls: Rate,
 }
 
 impl Default for Frames {
@@ -243,6 +249,7 @@ impl Default for Frames {
             faults: Rate { burst: 100, rate: 10 },
             late_resets: Rate { burst: 100, rate: 10 },
             goaways: Rate { burst: 20, rate: 1 },
+            refused_calls: Rate { burst: 200, rate: 50 },
         }
     }
 }

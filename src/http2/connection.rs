@@ -5,7 +5,9 @@
 //! ranges of the input, as it arrives, and is credited to the peer by [`Connection::credit`] for all
 //! streams and by [`Connection::credit_stream`] for its own.
 
+mod context;
 mod control;
+mod event;
 mod forgotten;
 mod heads;
 mod receive;
@@ -14,9 +16,8 @@ mod send;
 use std::collections::HashMap;
 
 use self::forgotten::Forgotten;
+pub use self::{context::Context, event::Event};
 use super::{
-    block::Block,
-    field::Fields,
     flow::{ReceiveWindow, SendWindow},
     frame::{self, Reason},
     hpack::{Decoder, Encoder},
@@ -31,118 +32,6 @@ pub enum Role {
     Client,
     /// It answers on them.
     Server,
-}
-
-/// What all connections of a worker share.
-#[derive(Debug, Default)]
-pub struct Context {
-    /// Names and repeated fields.
-    pub fields: Fields,
-    /// Blocks to be used again.
-    pub blocks: Vec<Block>,
-    /// The time, in milliseconds from any beginning.
-    pub now: u64,
-}
-
-impl Context {
-    /// An empty block.
-    pub fn block(&mut self) -> Block {
-        self.blocks.pop().unwrap_or_default()
-    }
-
-    /// Takes a block back.
-    pub fn recycle(&mut self, mut block: Block) {
-        if self.blocks.len() < BLOCKS {
-            block.clear();
-            self.blocks.push(block);
-        }
-    }
-}
-
-/// What came in. `call` is what [`Connection::mark`] set for the stream, or [`NONE`].
-#[derive(Debug)]
-pub enum Event {
-    /// A stream's first block that is not informational: a request's head opens the stream.
-    Head {
-        /// The stream.
-        stream: u32,
-        /// The caller's number for it.
-        call: u32,
-        /// A checked request or response head.
-        block: Block,
-        /// Of a response.
-        status: u16,
-        /// Whether that is all.
-        end: bool,
-    },
-    /// A request whose head is larger than the limit; its stream is open.
-    TooLarge {
-        /// The stream.
-        stream: u32,
-        /// The fields up to the limit.
-        block: Block,
-        /// Whether that is all.
-        end: bool,
-    },
-    /// A response's head or trailers are larger than the limit; its stream is closed by that.
-    Overlong {
-        /// The stream.
-        stream: u32,
-        /// The caller's number for it.
-        call: u32,
-        /// It was the trailers.
-        trailers: bool,
-        /// It has too many fields, and is not too large otherwise.
-        fields: bool,
-    },
-    /// Payload, or the end without any.
-    Data {
-        /// The stream.
-        stream: u32,
-        /// The caller's number for it.
-        call: u32,
-        /// Where it begins in the input.
-        start: usize,
-        /// Where it ends.
-        stop: usize,
-        /// Whether it is the last.
-        end: bool,
-    },
-    /// The last block of a stream.
-    Trailers {
-        /// The stream.
-        stream: u32,
-        /// The caller's number for it.
-        call: u32,
-        /// Checked trailers.
-        block: Block,
-    },
-    /// The stream is closed: by the peer, or because it broke the protocol on it, which it was
-    /// told.
-    Reset {
-        /// The stream.
-        stream: u32,
-        /// The caller's number for it.
-        call: u32,
-        /// Why.
-        reason: Reason,
-    },
-    /// More may be sent: on a stream, or on all of them (0).
-    Window {
-        /// The stream.
-        stream: u32,
-        /// The caller's number for it.
-        call: u32,
-    },
-    /// The peer's SETTINGS have changed what may be sent, or how many streams may be open.
-    Settings,
-    /// The peer takes no stream above this one.
-    GoAway {
-        /// The last that it may have processed.
-        last: u32,
-        /// Why.
-        reason: Reason,
-    },
 }
 
 /// The connection is over; GOAWAY with this reason was appended.
@@ -229,6 +118,7 @@ struct Settings {
     streams: u32,
     window: u32,
     frame: usize,
+    header_list: usize,
 }
 
 /// Where in the input the reader is.
@@ -292,7 +182,12 @@ impl Connection {
             next: 1,
             receive: ReceiveWindow::new(limits.connection_window.max(DEFAULT_WINDOW)),
             send: SendWindow::new(DEFAULT_WINDOW),
-            peer: Settings { streams: u32::MAX, window: DEFAULT_WINDOW, frame: DEFAULT_FRAME },
+            peer: Settings {
+                streams: u32::MAX,
+                window: DEFAULT_WINDOW,
+                frame: DEFAULT_FRAME,
+                header_list: usize::MAX,
+            },
             settled: false,
             acknowledged: false,
             told_to_go: None,
@@ -328,9 +223,20 @@ impl Connection {
         self.peer.streams as usize
     }
 
+    /// The largest header list that the peer takes, in bytes (RFC 9113, 6.5.2).
+    pub fn max_header_list(&self) -> usize {
+        self.peer.header_list
+    }
+
     /// Whether the peer has said GOAWAY: it takes no new stream.
     pub fn is_told_to_go(&self) -> bool {
         self.told_to_go.is_some() || self.next > frame::STREAM
+    }
+
+    /// Whether so many streams were opened that another connection should take its place: their
+    /// numbers end (RFC 9113, 5.1.1).
+    pub fn is_spent(&self) -> bool {
+        self.next > SPENT
     }
 
     /// Whether the last GOAWAY was said.
@@ -361,6 +267,11 @@ impl Connection {
         }
     }
 
+    /// Counts a stream whose request was answered by a refusal; false where there are too many.
+    pub fn err(&mut self, now: u64) -> bool {
+        self.budget.err(now)
+    }
+
     /// The key under `limits.frames` of the bound by which the peer has ended the connection.
     pub fn exceeded(&self) -> Option<&'static str> {
         self.budget.exceeded()
@@ -387,13 +298,21 @@ impl Connection {
         above.map(|(_, stream)| stream.call)
     }
 
+    /// The caller's number of the lowest open stream above `last`: the first that a peer did not
+    /// take up.
+    pub fn call_after(&self, last: u32) -> Option<u32> {
+        let above = self.streams.iter().filter(|(id, _)| **id > last);
+        above.min_by_key(|(id, _)| **id).map(|(_, stream)| stream.call)
+    }
+
     /// The caller's numbers of all open streams, which are lost with the connection.
     pub fn calls(&self) -> impl Iterator<Item = u32> {
         self.streams.values().map(|stream| stream.call)
     }
 }
 
+/// Half of the numbers there are: the other half is left for those that are opened meanwhile.
+const SPENT: u32 = 1 << 30;
 const DEFAULT_WINDOW: u32 = 65_535;
 const DEFAULT_FRAME: usize = 16_384;
 const TABLE: usize = 4096;
-const BLOCKS: usize = 256;

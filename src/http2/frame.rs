@@ -74,6 +74,11 @@ impl Reason {
     /// 11
     pub const ENHANCE_YOUR_CALM: Self = Self(11);
 
+    /// Whether a GOAWAY with it says that the peer could not bear what it was sent.
+    pub fn blames(self) -> bool {
+        matches!(self, Self::PROTOCOL_ERROR | Self::FRAME_SIZE_ERROR | Self::COMPRESSION_ERROR)
+    }
+
     /// As a metric has it.
     pub fn label(self) -> &'static str {
         LABELS.get(self.0 as usize).copied().unwrap_or("other_error")

@@ -1,5 +1,8 @@
 //! What a peer may ask for, counted where its bytes pass.
 
+mod bucket;
+
+use self::bucket::{Bucket, Terms};
 use crate::config::{Frames, Priorities, Rate, WindowUpdates};
 
 /// Bounds on one connection's peer.
@@ -56,29 +59,6 @@ pub(super) struct Budget {
     exceeded: Option<&'static str>,
 }
 
-/// A count that refills.
-#[derive(Debug, Clone, Copy, Default)]
-struct Bucket {
-    left: u32,
-    /// Up to when time, streams and frames are reckoned in.
-    since: u32,
-    streams: u32,
-    frames: u32,
-}
-
-/// How a count refills.
-#[derive(Debug, Clone, Copy)]
-struct Terms {
-    rate: Rate,
-    /// For ten streams that were opened.
-    per_ten: u32,
-    /// For each frame that is worth something, of which there were so many.
-    per_frame: u32,
-    frames: u32,
-    /// The most that streams and frames earn ahead.
-    ahead: u32,
-}
-
 /// What is counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Cheap {
@@ -99,10 +79,14 @@ pub(super) enum Cheap {
     WindowUpdate,
     /// The head of an interim response (1xx).
     Interim,
+    /// A call that is answered by a refusal.
+    Refused,
+    /// A stream that is opened after the last GOAWAY.
+    Unseen,
 }
 
 impl Cheap {
-    const ALL: [Self; 11] = [
+    const ALL: [Self; 13] = [
         Self::Ping,
         Self::Settings,
         Self::Reset,
@@ -114,6 +98,8 @@ impl Cheap {
         Self::Priority,
         Self::WindowUpdate,
         Self::Interim,
+        Self::Refused,
+        Self::Unseen,
     ];
 
     /// The key under `limits.frames` that bounds it.
@@ -130,37 +116,8 @@ impl Cheap {
             Self::Priority => "priorities",
             Self::WindowUpdate => "window_updates",
             Self::Interim => "interim",
+            Self::Refused | Self::Unseen => "refused_calls",
         }
-    }
-}
-
-impl Bucket {
-    /// Takes one; false where none is left. `now` is in milliseconds, and may wrap.
-    fn take(&mut self, terms: &Terms, streams: u32, now: u32) -> bool {
-        let Rate { burst, rate } = terms.rate;
-        let gained = u64::from(now.wrapping_sub(self.since)) * u64::from(rate) / 1000;
-        if gained > 0 {
-            // What is left of a whole one counts on.
-            self.since = self.since.wrapping_add((gained * 1000).div_ceil(rate.into()) as u32);
-            self.add(gained, burst);
-        }
-        let most = burst.max(terms.ahead);
-        let (ten, opened) = (u64::from(terms.per_ten), streams.wrapping_sub(self.streams));
-        let earned = u64::from(opened) * ten / 10;
-        if earned > 0 {
-            self.streams = self.streams.wrapping_add((earned * 10).div_ceil(ten) as u32);
-            self.add(earned, most);
-        }
-        let frames = u64::from(terms.frames.wrapping_sub(self.frames));
-        self.frames = terms.frames;
-        self.add(frames * u64::from(terms.per_frame), most);
-        self.left.checked_sub(1).inspect(|left| self.left = *left).is_some()
-    }
-
-    /// Adds some, up to `most`, and takes none away.
-    fn add(&mut self, more: u64, most: u32) {
-        let more = u32::try_from(more).unwrap_or(u32::MAX);
-        self.left = self.left.max(self.left.saturating_add(more).min(most));
     }
 }
 
@@ -193,6 +150,13 @@ impl Budget {
     /// A stream's response has begun.
     pub(super) fn answered(&mut self) {
         self.answered = self.answered.wrapping_add(1);
+    }
+
+    /// Counts a stream whose response was a refusal, which earns nothing; false where there are too
+    /// many.
+    pub(super) fn err(&mut self, now: u64) -> bool {
+        self.answered = self.answered.wrapping_sub(1);
+        self.allow(Cheap::Refused, now)
     }
 
     /// A DATA frame was sent.
@@ -264,6 +228,17 @@ impl Budget {
             Cheap::Fault => Terms { per_ten: 1, ..plain(frames.faults) },
             Cheap::Late => Terms { per_ten: 10, ahead: 1000, ..plain(frames.late_resets) },
             Cheap::GoAway => plain(frames.goaways),
+            Cheap::Refused => {
+                // All that it sends at once may err before it hears of it.
+                let Rate { burst, rate } = frames.refused_calls;
+                let terms = plain(Rate { burst: burst.max(self.streams), rate });
+                Terms { per_frame: 1, frames: self.answered, ..terms }
+            }
+            Cheap::Unseen => {
+                // All that it may have had on the way, and what it opens until it has read GOAWAY.
+                let Rate { burst, rate } = frames.refused_calls;
+                plain(Rate { burst: burst.max(self.streams.saturating_mul(2)), rate })
+            }
             Cheap::Priority => {
                 let Priorities { burst, rate, per_stream } = frames.priorities;
                 let per_ten = per_stream.saturating_mul(10);
@@ -296,25 +271,6 @@ mod tests {
 
     fn strict() -> Budget {
         Budget::new(Some(Counted::default()), 128)
-    }
-
-    #[test]
-    fn a_bucket_refills_with_time_up_to_its_burst() {
-        let rate = Rate { burst: 3, rate: 10 };
-        let terms = Terms { rate, per_ten: 0, per_frame: 0, frames: 0, ahead: 0 };
-        let mut bucket = Bucket { left: 3, ..Bucket::default() };
-        let mut take = |now| bucket.take(&terms, 0, now);
-        assert_eq!([0, 0, 0, 0].map(&mut take), [true, true, true, false]);
-        assert_eq!([50, 150, 199, 200].map(&mut take), [false, true, false, true]);
-        assert!((0..3).all(|_| take(60_000)) && !take(60_000));
-    }
-
-    #[test]
-    fn a_bucket_outlives_the_turn_of_its_clock() {
-        let rate = Rate { burst: 3, rate: 10 };
-        let terms = Terms { rate, per_ten: 0, per_frame: 0, frames: 0, ahead: 0 };
-        let mut bucket = Bucket { since: u32::MAX - 99, ..Bucket::default() };
-        assert!(!bucket.take(&terms, 0, u32::MAX) && bucket.take(&terms, 0, 0));
     }
 
     #[test]

@@ -29,7 +29,7 @@ pub struct RetryLabels {
     pub listener: Text,
     /// The upstream's name.
     pub upstream: Text,
-    /// `refused`, `goaway`, `unsent`, `turned_away`, `status`, `lost`, `reset` or `timeout`; of what
+    /// `refused`, `goaway`, `goaway_error`, `unsent`, `turned_away`, `status`, `lost`, `reset` or `timeout`; of what
     /// took too long `deadline`, `response`, `idle`, `call` or `age`.
     pub reason: &'static str,
 }

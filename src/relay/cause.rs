@@ -27,6 +27,8 @@ pub(super) enum Cause {
     Unasked,
     /// The client was idle when another one came, and all places were taken.
     MadeRoom,
+    /// The client asked for nothing but what it cannot have.
+    Erring,
     /// The client was asked to end, and calls went on for longer than the grace.
     Overdue,
     /// This end had no use for it any more: idle, old, or told to go.
@@ -42,16 +44,24 @@ impl Cause {
             Self::Unsettled | Self::Unfinished | Self::Stalled | Self::Silent => {
                 Some(Fault::Timeout)
             }
-            Self::Retired | Self::Unspoken | Self::Unasked | Self::MadeRoom | Self::Overdue => None,
+            Self::Retired
+            | Self::Unspoken
+            | Self::Unasked
+            | Self::MadeRoom
+            | Self::Erring
+            | Self::Overdue => None,
         }
     }
 
     /// Whether this end closed a connection whose peer may still be reading.
     pub(super) fn is_ours(self) -> bool {
         match self {
-            Self::Retired | Self::Unspoken | Self::Unfinished | Self::Unasked | Self::Overdue => {
-                true
-            }
+            Self::Retired
+            | Self::Unspoken
+            | Self::Unfinished
+            | Self::Unasked
+            | Self::Erring
+            | Self::Overdue => true,
             // The one is waited for, and the others read nothing any more.
             Self::MadeRoom | Self::Stalled | Self::Silent | Self::Unsettled => false,
             Self::Closed | Self::Failed(_) | Self::Broken(..) => false,
@@ -70,6 +80,7 @@ impl Cause {
             Self::Silent => Some("ping_timeout"),
             Self::Unasked => Some("first_request_timeout"),
             Self::MadeRoom => Some("max_connections"),
+            Self::Erring => Some("refused_calls"),
             Self::Overdue => Some("max_connection_age_grace"),
             Self::Closed | Self::Failed(_) | Self::Retired => None,
         }
@@ -93,6 +104,9 @@ impl Cause {
             Self::Unfinished => "closed by the proxy, since a frame was not whole in time".into(),
             Self::Stalled => {
                 format!("closed by the proxy, since the {peer} read nothing for too long")
+            }
+            Self::Erring => {
+                "closed by the proxy, since what was asked was refused, again and again".into()
             }
             Self::Silent => "closed by the proxy, since a PING had no answer".into(),
             Self::Unasked => "closed by the proxy, since nothing was asked".into(),

@@ -4,14 +4,12 @@ use std::{collections::HashMap, net::IpAddr, sync::Arc};
 
 use slab::Slab;
 use tokio::time::Instant;
-use tracing::debug;
 
 use super::{
     buffered::Buffered,
     buffers::Buffers,
     call::{Call, CallKey, StreamKey},
     cancel::{Allowance, Cancelled},
-    cause::Cause,
     doubt::Doubt,
     idle::IdleLinks,
     lane::{Lane, LaneKey},
@@ -29,7 +27,7 @@ use crate::{
     answer::Watch,
     config::{Limits, Rate},
     http2::{
-        connection::{Context, Event, Fatal},
+        connection::{Context, Event},
         identity::ByIdentity,
     },
     metrics::Metrics,
@@ -58,7 +56,7 @@ pub(super) struct Engine {
     pub(super) epoch: u32,
     pub(super) buffers: Buffers,
     /// Room for what came under TLS.
-    opened: Vec<u8>,
+    pub(super) opened: Vec<u8>,
     pub(super) replays: Replays,
     pub(super) buffered: Buffered,
     /// Answers that may be those of a server that stops.
@@ -170,71 +168,7 @@ impl Engine {
             && self.doubts.is_empty()
     }
 
-    /// Takes what a link's socket read. False when the link is over.
-    pub(super) fn take(&mut self, id: usize, input: &[u8]) -> bool {
-        let link = &mut self.links[id];
-        let Some(session) = &mut link.session else { return self.feed(id, input) };
-        let mut plain = std::mem::take(&mut self.opened);
-        let outcome = session.open(input, &mut plain, &link.socket);
-        // A record that is not whole is a sign of life too.
-        link.heard_at = self.context.now;
-        let going_on = plain.is_empty() || self.feed(id, &plain);
-        plain.clear();
-        self.opened = plain;
-        let cause = match outcome {
-            Ok(true) => return going_on,
-            Ok(false) => Cause::Closed,
-            Err(error) => {
-                debug!(%error, "a peer broke TLS");
-                Cause::Failed(error.kind())
-            }
-        };
-        let link = &mut self.links[id];
-        link.cause.get_or_insert(cause);
-        link.closing = true;
-        self.touch(id);
-        false
-    }
-
-    /// Takes what came on a link. False when the link is over.
-    pub(super) fn feed(&mut self, id: usize, input: &[u8]) -> bool {
-        let mut at = 0;
-        let link = &mut self.links[id];
-        link.heard_at = self.context.now;
-        self.buffers.supply(&mut link.out);
-        if link.suspected_at.take().is_some() {
-            self.trust(id);
-        }
-        loop {
-            let link = &mut self.links[id];
-            if link.closing {
-                break;
-            }
-            match link.connection.next(input, &mut at, &mut self.context, &mut link.out) {
-                Ok(Some(event)) => self.event(id, event, input),
-                Ok(None) => break,
-                Err(Fatal(reason)) => {
-                    debug!(?reason, "a peer broke the protocol");
-                    let link = &mut self.links[id];
-                    let key = link.connection.exceeded();
-                    link.cause.get_or_insert(Cause::Broken(reason, key));
-                    link.closing = true;
-                    break;
-                }
-            }
-        }
-        self.open_heads(input);
-        for id in self.sending.drain(..) {
-            if let Some(link) = self.links.get_mut(id) {
-                link.send_parts(input, self.context.now);
-            }
-        }
-        self.relieve();
-        self.touch(id);
-        !self.links[id].closing
-    }
-
-    fn event(&mut self, id: usize, event: Event, input: &[u8]) {
+    pub(super) fn event(&mut self, id: usize, event: Event, input: &[u8]) {
         let client = matches!(self.links[id].kind, Kind::Client(_));
         match event {
             Event::Head { stream, block, end, .. } if client => {

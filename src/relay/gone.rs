@@ -46,6 +46,7 @@ impl Engine {
             }
             Kind::Endpoint(at) => {
                 // A connection that was told to end did so, or was counted then.
+                let erred = link.told.filter(|reason| *reason != Reason::NO_ERROR);
                 let mut fault = match link.told {
                     None => link.cause.unwrap_or(Cause::Closed).fault(),
                     Some(_) => None,
@@ -62,8 +63,12 @@ impl Engine {
                             peer.in_flight.endpoint().fault(fault);
                         }
                         let unsent = link.taken() < peer.head_end;
-                        let how = if unsent { Again::Unsent } else { Again::Lost };
-                        self.endpoint_lost(index, how, &why);
+                        match erred {
+                            Some(_) if unsent => self.endpoint_lost(index, Again::Erred, &why),
+                            Some(reason) if reason.blames() => self.poisonous(index, &why),
+                            _ if unsent => self.endpoint_lost(index, Again::Unsent, &why),
+                            _ => self.endpoint_lost(index, Again::Lost, &why),
+                        }
                     }
                 }
             }

@@ -96,7 +96,8 @@ impl Engine {
         {
             lane.pinged_too_often = (lane.pinged_too_often + 1).min(MOST_DOUBLINGS);
         }
-        let calls: Vec<u32> = link.connection.calls_above(last).collect();
+        let mut calls: Vec<u32> = link.connection.calls_above(last).collect();
+        let suspect = reason.blames().then(|| link.connection.call_after(last)).flatten();
         let why = format!("GOAWAY {reason} did not take the call up");
         if reason != Reason::NO_ERROR
             && let Kind::Endpoint(at) = link.kind
@@ -104,8 +105,15 @@ impl Engine {
         {
             lane.endpoint.fault(Fault::GoAway);
         }
+        if let Some(suspect) = suspect {
+            // It comes next after what the endpoint took, and so was what it could not bear: other
+            // connections are not given it.
+            calls.retain(|index| *index != suspect);
+            self.poisonous(suspect, &why);
+        }
+        let how = if reason == Reason::NO_ERROR { Again::GoAway } else { Again::Erred };
         for index in calls {
-            self.endpoint_lost(index, Again::GoAway, &why);
+            self.endpoint_lost(index, how, &why);
         }
         self.end_doubts_of(id);
     }

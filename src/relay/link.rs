@@ -11,8 +11,8 @@ use std::{
 use tokio::{net::TcpStream, sync::Notify};
 
 use super::{
-    Listener, call::CallKey, cancel::Allowance, cause::Cause, lane::LaneKey, parts::Parts,
-    payload::Payload,
+    Listener, call::CallKey, cancel::Allowance, cause::Cause, feed::Unread, lane::LaneKey,
+    parts::Parts, payload::Payload,
 };
 use crate::{
     auth::Peer,
@@ -28,6 +28,11 @@ pub(super) struct Link {
     pub(super) socket: Rc<TcpStream>,
     /// Where what goes over the socket is under TLS.
     pub(super) session: Option<Box<Session>>,
+    /// What was read and waits for its turn.
+    pub(super) unread: Option<Box<Unread>>,
+    /// The last read was more than one turn takes, or nothing was read yet: the next one is small, so
+    /// that little waits.
+    pub(super) busy: bool,
     /// What is to be written, from `written` on.
     pub(super) out: Vec<u8>,
     written: usize,
@@ -123,6 +128,8 @@ impl Link {
             kind,
             socket,
             session: None,
+            unread: None,
+            busy: true,
             out,
             written: 0,
             taken: 0,

@@ -23,6 +23,9 @@ impl Engine {
             return self.end_call(key.index, Late::Deadline);
         }
         if let Some(link) = self.find_link(key) {
+            if self.is_too_large_for(key.index, link) {
+                return;
+            }
             self.open(key.index, link, payload);
         } else if self.call(key).is_some() {
             self.push(key.index, Direction::Request, payload);

@@ -27,6 +27,8 @@ pub(super) enum Again {
     Refused,
     /// Its stream is above the last one of a GOAWAY: not processed.
     GoAway,
+    /// So it is, and the GOAWAY was said of an error, which the call may have been the cause of.
+    Erred,
     /// The connection ended before the socket had taken the whole head: not processed.
     Unsent,
     /// The endpoint said GOAWAY, and then that the call is cancelled, which nobody asked for.
@@ -47,6 +49,7 @@ impl Again {
         match self {
             Self::Refused => "refused",
             Self::GoAway => "goaway",
+            Self::Erred => "goaway_error",
             Self::Unsent => "unsent",
             Self::TurnedAway => "turned_away",
             Self::Status => "status",
@@ -60,6 +63,7 @@ impl Again {
     pub(super) fn attempts(self, retry: Option<&Retry>) -> usize {
         match self {
             Self::Refused | Self::GoAway | Self::Unsent | Self::TurnedAway => PLACEMENTS,
+            Self::Erred => 2,
             Self::Status => retry.map_or(0, |retry| retry.attempts as usize),
             Self::Lost | Self::Reset | Self::Timeout => {
                 retry.filter(|retry| retry.idempotent).map_or(0, |retry| retry.attempts as usize)
@@ -69,7 +73,10 @@ impl Again {
 
     /// Whether it counts against the budget: where the backend may have worked for it.
     pub(super) fn costs(self) -> bool {
-        !matches!(self, Self::Refused | Self::GoAway | Self::Unsent | Self::TurnedAway)
+        !matches!(
+            self,
+            Self::Refused | Self::GoAway | Self::Erred | Self::Unsent | Self::TurnedAway
+        )
     }
 }
 

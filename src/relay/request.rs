@@ -6,6 +6,7 @@ use super::{
     End, Listener,
     call::{Holds, Label, Local, Opening, Peer, StreamKey},
     engine::Engine,
+    erring::is_clients_fault,
     link::Kind,
     reserved::is_brief,
 };
@@ -58,6 +59,7 @@ impl Engine {
                 let response = crate::answer::refusal(status);
                 self.plain(&listener, client, &block, &response, end);
                 self.context.recycle(block);
+                self.erred(client.link);
             }
             Route::Refuse(Refusal::Grpc(status)) => {
                 self.refuse(&listener, client, block, &label, end, &status);
@@ -137,6 +139,9 @@ impl Engine {
         let key = self.add_call(listener, client, Label::Health, local, end);
         self.fail(key.index, status);
         self.context.recycle(block);
+        if is_clients_fault(status.code) {
+            self.erred(client.link);
+        }
     }
 
     /// Turns a health check away, in the words that it was asked in.
@@ -155,6 +160,7 @@ impl Engine {
         let response = crate::answer::denial(gate.refusal(denied));
         self.plain(listener, client, &block, &response, end);
         self.context.recycle(block);
+        self.erred(client.link);
     }
 
     /// The way that a call takes, which is known by its path alone in most cases.
@@ -268,6 +274,7 @@ impl Engine {
             self.plain(&listener, client, &block, &response, end);
         }
         self.context.recycle(block);
+        self.erred(client.link);
     }
 }
 

@@ -125,7 +125,8 @@ impl Engine {
                     } else {
                         self.pings.check(link, calm, now);
                     }
-                    if now >= link.old_at && !link.draining {
+                    let old = now >= link.old_at || link.connection.is_spent();
+                    if old && !link.draining {
                         ready.push(id);
                     }
                 }

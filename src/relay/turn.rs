@@ -170,18 +170,23 @@ impl Relay {
         let mut stopping = stop.is_none();
         let stop = stop.unwrap_or_default();
         loop {
-            let (blocked, full) = {
+            let (blocked, full, unread) = {
                 let engine = self.0.engine.borrow();
                 let link = &engine.links[id];
                 if link.is_over() {
                     return;
                 }
-                (link.blocked, link.is_full())
+                (link.blocked, link.is_full(), link.unread.is_some())
             };
             if full && !blocked {
                 // Other links' turns have filled it. Its socket may be ready, which costs nothing of
                 // tokio's budget: to ask again and again would keep the flusher from its turn.
                 self.turn(|engine| engine.writable(id));
+                continue;
+            }
+            if unread && !full {
+                self.turn(|engine| engine.feed_on(id));
+                yield_now().await;
                 continue;
             }
             let interest = match (blocked, full) {
@@ -217,7 +222,9 @@ impl Relay {
             };
             let going_on = {
                 let mut buffer = self.0.buffer.borrow_mut();
-                match socket.try_read(&mut buffer) {
+                let busy = self.0.engine.borrow().links[id].busy;
+                let most = if busy { SMALL_READ } else { READ };
+                match socket.try_read(&mut buffer[..most]) {
                     Ok(0) => return ended(Cause::Closed),
                     Ok(read) => self.turn(|engine| {
                         engine.take(id, &buffer[..read]) && !engine.links[id].is_full()
@@ -304,6 +311,8 @@ fn header_frames(list: ByteSize) -> usize {
 
 /// What one read takes at most, in bytes.
 const READ: usize = 256 << 10;
+/// What it takes of a link that sends more frames at once than one turn takes, in bytes.
+const SMALL_READ: usize = 16 << 10;
 /// Reads of one link in a row.
 const READS: usize = 1;
 const TICK: Duration = Duration::from_millis(50);

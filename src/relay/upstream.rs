@@ -163,6 +163,16 @@ impl Engine {
         (call.response.ended, call.response.reset) = (true, Some(reason));
     }
 
+    /// The endpoint's connection ended by an error, and maybe for this call: it is not placed again,
+    /// since the next connection would end as well, with everybody's calls on it.
+    pub(super) fn poisonous(&mut self, index: u32, why: &str) {
+        if self.calls.get(index as usize).is_some_and(|call| !call.response.ended) {
+            let words = "and may have been for it";
+            let why = format!("upstream connection lost: {why}, {words}");
+            self.fail(index, &Status::unavailable(why));
+        }
+    }
+
     /// The endpoint's connection is gone, or did not take the stream up. A response that is whole
     /// is still brought to the client.
     pub(super) fn endpoint_lost(&mut self, index: u32, how: Again, why: &str) {

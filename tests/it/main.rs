@@ -36,6 +36,7 @@ mod machine;
 mod mutations;
 mod neighbours;
 mod pings;
+mod poison;
 mod probe;
 mod queue;
 mod quotas;

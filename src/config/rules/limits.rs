@@ -86,6 +86,8 @@ impl Checker<'_> {
             ("frames.late_resets.rate", frames.late_resets.rate),
             ("frames.goaways.burst", frames.goaways.burst),
             ("frames.goaways.rate", frames.goaways.rate),
+            ("frames.refused_calls.burst", frames.refused_calls.burst),
+            ("frames.refused_calls.rate", frames.refused_calls.rate),
         ] {
             self.at_least_one(&format!("limits.{key}"), Some(number));
         }

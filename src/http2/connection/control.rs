@@ -103,6 +103,7 @@ impl Connection {
                     changed.map_err(|_| Fatal(Reason::FLOW_CONTROL_ERROR))?;
                 }
             }
+            frame::MAX_HEADER_LIST_SIZE => self.peer.header_list = value as usize,
             frame::MAX_FRAME_SIZE => match value {
                 0x4000..=0xff_ffff => self.peer.frame = value as usize,
                 _ => return Err(Fatal(Reason::PROTOCOL_ERROR)),

@@ -97,11 +97,10 @@ impl Connection {
         let mut block = context.block();
         let (most, fields) = (self.limits.header_list, self.limits.header_fields);
         let mut too_large = false;
-        let decoded = self.decoder.decode(bytes, &mut context.fields, |line| {
-            if !too_large {
-                block.push(line);
-                too_large = block.size() > most || block.len() > fields;
-            }
+        let decoded = self.decoder.decode_while(bytes, &mut context.fields, |line| {
+            block.push(line);
+            too_large = block.size() > most || block.len() > fields;
+            !too_large
         });
         if decoded.is_err() {
             return Err(Fatal(Reason::COMPRESSION_ERROR));
@@ -113,6 +112,12 @@ impl Connection {
             }
             if id > self.highest {
                 self.highest = id;
+                // Above the last stream of our GOAWAY: not seen.
+                if self.went.is_some_and(|last| id > last) {
+                    context.recycle(block);
+                    self.allow(Cheap::Unseen, context.now)?;
+                    return Ok(None);
+                }
                 self.budget.opened();
                 return Ok(self.request(
                     id,
@@ -153,11 +158,6 @@ impl Connection {
         context: &mut Context,
         out: &mut Vec<u8>,
     ) -> Option<Event> {
-        // Above the last stream of our GOAWAY: not seen.
-        if self.went.is_some_and(|last| id > last) {
-            context.recycle(block);
-            return None;
-        }
         let refusal = if self.streams.len() >= self.limits.streams as usize {
             Some(Reason::REFUSED_STREAM)
         } else if depends_on_itself {

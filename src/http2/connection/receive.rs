@@ -10,8 +10,8 @@ use crate::http2::{
 };
 
 impl Connection {
-    /// The next event in `input[*at..]`, moving `at` on; `None` when all of it was taken. Answers
-    /// to the peer are appended to `out`.
+    /// The next event in `input[*at..]`, moving `at` on; `None` when all of it was taken, or as many
+    /// frames as [`Context::frames`] admits. Answers to the peer are appended to `out`.
     ///
     /// # Errors
     /// The peer broke the protocol for good: GOAWAY was appended, and the connection must be
@@ -77,7 +77,8 @@ impl Connection {
                     }
                     self.take_data(input, at, out)?
                 }
-                Reading::Frame => match self.whole_frame(input, at, context.now)? {
+                Reading::Frame if context.frames == 0 => return Ok(None),
+                Reading::Frame => match self.whole_frame(input, at, context)? {
                     Frame::Cut => return Ok(None),
                     Frame::Data(head) => {
                         self.expect_no_block()?;
@@ -110,23 +111,30 @@ impl Connection {
 
     /// Finds the next frame: in the input, or put together from what was kept of the last one.
     /// Of DATA only the head is taken.
-    fn whole_frame(&mut self, input: &[u8], at: &mut usize, now: u64) -> Result<Frame, Fatal> {
+    fn whole_frame(
+        &mut self,
+        input: &[u8],
+        at: &mut usize,
+        context: &mut Context,
+    ) -> Result<Frame, Fatal> {
         let rest = &input[*at..];
         if self.partial.is_empty() {
             if let Some(head) = rest.first_chunk() {
                 let head = self.lawful(Head::parse(head))?;
                 if head.kind == DATA {
                     *at += Head::SIZE;
+                    context.frames -= 1;
                     return Ok(Frame::Data(head));
                 }
                 let start = *at + Head::SIZE;
                 if rest.len() >= Head::SIZE + head.length {
+                    context.frames -= 1;
                     *at = start + head.length;
                     return Ok(Frame::Inside(head, start));
                 }
             }
             self.partial.extend_from_slice(rest);
-            self.cut_at = now;
+            self.cut_at = context.now;
             *at = input.len();
             return Ok(Frame::Cut);
         }

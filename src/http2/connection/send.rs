@@ -144,6 +144,14 @@ impl Connection {
         }
     }
 
+    /// Says GOAWAY to a peer that is to ask nothing more; its open streams go on.
+    pub fn dismiss(&mut self, out: &mut Vec<u8>) {
+        if self.went.is_none() {
+            self.went = Some(self.highest);
+            frame::put_goaway(self.highest, Reason::ENHANCE_YOUR_CALM, out);
+        }
+    }
+
     /// Asks for a sign of life, which is anything that comes.
     pub fn ask(&mut self, out: &mut Vec<u8>) {
         frame::put_ping(0, LIVE, out);
@@ -189,3 +197,54 @@ pub(super) const WORTH: usize = 1024;
 /// Resets that are remembered at least; else twice as many as there may be streams, since each of
 /// those may be answered early and reset with its payload on the way.
 const RESETS: usize = 256;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::http2::{connection::Context, limits::Limits};
+
+    fn client() -> (Connection, Context) {
+        let limits = Limits {
+            streams: 0,
+            header_list: 1024,
+            header_fields: 100,
+            header_frames: 8,
+            stream_window: 65_535,
+            connection_window: 65_535,
+            frames: None,
+        };
+        let mut context = Context::default();
+        let mut connection = Connection::new(Role::Client, limits, &mut Vec::new());
+        let (mut settings, mut at) = (Vec::new(), 0);
+        frame::put_settings(&[], &mut settings);
+        connection.next(&settings, &mut at, &mut context, &mut Vec::new()).unwrap();
+        (connection, context)
+    }
+
+    #[test]
+    fn a_connection_is_spent_long_before_its_numbers_end() {
+        let (mut connection, mut context) = client();
+        connection.next = (1 << 30) - 1;
+        let (head, mut out) = (context.block(), Vec::new());
+        assert!(!connection.is_spent());
+        connection.open(0, &head, true, &mut out);
+        assert!(connection.is_spent() && connection.may_open(), "calls go on until it is replaced");
+        connection.next = frame::STREAM;
+        connection.open(0, &head, true, &mut out);
+        assert!(!connection.may_open());
+    }
+
+    #[test]
+    fn no_more_frames_are_taken_than_are_admitted() {
+        let (mut connection, mut context) = client();
+        let (mut input, mut at, mut out) = (Vec::new(), 0, Vec::new());
+        (0..5).for_each(|_| frame::put_ping(0, *b"upbeat..", &mut input));
+        context.frames = 2;
+        for rest in [3, 1, 0] {
+            assert!(connection.next(&input, &mut at, &mut context, &mut out).unwrap().is_none());
+            assert_eq!(input.len() - at, rest * 17);
+            context.frames = 2;
+        }
+        assert_eq!(out.len(), 5 * 17);
+    }
+}
