@@ -67,7 +67,10 @@ mod watches;
 
 use std::time::Duration;
 
-pub use self::{idle::Idle, listener::Listener, settings::Settings, turn::Relay, watches::Watches};
+pub use self::{
+    buffered::worker_buffer, idle::Idle, listener::Listener, settings::Settings, turn::Relay,
+    watches::Watches,
+};
 use crate::grpc::Code;
 
 /// How a call ended, for its metrics.

@@ -26,7 +26,7 @@ use crate::{
     config::{self, Config, Difference, Problems},
     health::{Board, Reader, Views},
     metrics::{Metrics, ReloadLabels},
-    relay::{Listener, Settings, Watches},
+    relay::{Listener, Settings, Watches, worker_buffer},
     shutdown::Shutdown,
     upstream::{Changes, Upstream},
     watchdog::{self, Watchdog},
@@ -74,8 +74,7 @@ impl Running {
         later: bool,
     ) -> anyhow::Result<Self> {
         let changes = Changes::default();
-        let upstreams = config.upstreams.iter();
-        let upstreams: Vec<_> = upstreams
+        let upstreams: Vec<_> = (config.upstreams.iter())
             .map(|it| Probed::start(it.clone(), &certificates, &changes, metrics))
             .collect();
         let mut issuers = Issuers::new(metrics);
@@ -89,6 +88,7 @@ impl Running {
             .map(|number| Worker::start(number, &config.limits, metrics, shutdown, board.vitals()))
             .collect::<Result<Vec<_>, _>>()
             .context("cannot start a worker")?;
+        info!(workers = workers.len(), buffer = %worker_buffer(&config.limits), "workers run");
         let heartbeats = workers.iter().map(|worker| Arc::clone(worker.heartbeat()));
         let watchdog = Watchdog::start(board.vitals(), heartbeats, metrics, watchdog::exit)
             .context("cannot start the watchdog")?;

@@ -7,6 +7,8 @@
 
 use std::{sync::Arc, time::Duration};
 
+use bytesize::ByteSize;
+
 use super::{
     call::CallKey,
     engine::Engine,
@@ -18,6 +20,14 @@ use crate::{
     config::{Buffer, Limits},
     grpc::{Code, Status},
 };
+
+/// How much payload may wait in one worker.
+pub fn worker_buffer(limits: &Limits) -> ByteSize {
+    match limits.max_worker_buffer {
+        Buffer::Auto => ByteSize::b(memory::share()),
+        Buffer::Size(size) => size,
+    }
+}
 
 /// The payload that waits in a worker.
 #[derive(Debug)]
@@ -39,12 +49,9 @@ impl Buffered {
     }
 
     pub(super) fn set_bounds(&mut self, limits: &Limits) {
-        let bytes = |size: bytesize::ByteSize| usize::try_from(size.as_u64()).unwrap_or(usize::MAX);
+        let bytes = |size: ByteSize| usize::try_from(size.as_u64()).unwrap_or(usize::MAX);
         self.connection = bytes(limits.max_connection_buffer);
-        self.worker = match limits.max_worker_buffer {
-            Buffer::Auto => memory::share(),
-            Buffer::Size(size) => bytes(size),
-        };
+        self.worker = bytes(worker_buffer(limits));
         self.over = true;
     }
 

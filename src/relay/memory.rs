@@ -4,12 +4,11 @@ use std::{fs, num::NonZero, sync::OnceLock, thread};
 
 /// Bytes that may wait in one worker unless the configuration says so: an eighth of the memory,
 /// shared by as many workers as there are cores, from 8 to 64 MiB.
-pub(super) fn share() -> usize {
-    static SHARE: OnceLock<usize> = OnceLock::new();
+pub(super) fn share() -> u64 {
+    static SHARE: OnceLock<u64> = OnceLock::new();
     *SHARE.get_or_init(|| {
         let cores = thread::available_parallelism().map_or(1, NonZero::get);
-        let share = limit().map_or(MOST, |limit| limit / 8 / cores as u64);
-        usize::try_from(share.clamp(LEAST, MOST)).unwrap_or(usize::MAX)
+        limit().map_or(MOST, |limit| limit / 8 / cores as u64).clamp(LEAST, MOST)
     })
 }
 
@@ -42,6 +41,6 @@ mod tests {
     fn the_machines_memory_is_read_in_bytes() {
         assert_eq!(total("MemTotal:       24576000 kB\nMemFree:  1 kB\n"), Some(24_576_000 << 10));
         assert_eq!(total("MemFree:  1 kB\n"), None);
-        assert!((LEAST..=MOST).contains(&(share() as u64)));
+        assert!((LEAST..=MOST).contains(&share()));
     }
 }
