@@ -153,8 +153,8 @@ impl Board {
         self.given.clone()
     }
 
-    /// Publishes each change until the process ends, and looks at the endpoints at least once in each
-    /// [`LOOK`]. From `drain` on nothing serves, whatever the endpoints say.
+    /// Publishes each change until the process ends, and looks at the endpoints at least once a
+    /// second. From `drain` on nothing serves, whatever the endpoints say.
     pub async fn run(mut self, changes: Changes, drain: CancellationToken) {
         let mut changes = changes.subscribe();
         changes.mark_changed();

@@ -39,7 +39,7 @@ pub struct Watchdog {
 
 impl Watchdog {
     /// Starts to watch the control thread and these workers. Calls `end` with the reason once one
-    /// of them has stood still for [`END`].
+    /// of them has stood still for thirteen seconds.
     ///
     /// # Errors
     /// The system grants no thread.
