@@ -161,6 +161,14 @@ impl Flow {
         self.framed && last.unfinished() == 0
     }
 
+    /// Whether what waits and `more` that came are a small part of a message. A client that sends its
+    /// message by the byte would have an endpoint get as many frames, at which that may end the
+    /// connection with everybody's calls.
+    pub(super) fn is_crumbs(&self, more: usize) -> bool {
+        let unfinished = self.framed && !self.ended && self.came.unfinished() > 0;
+        unfinished && self.queued().len() + more < LEAST_BROUGHT
+    }
+
     /// Since when its receiver has taken less than it should.
     pub(super) fn receiver_owes_since(&self) -> Option<u64> {
         (self.waits && !self.queued().is_empty()).then_some(self.receiver.since)
@@ -238,6 +246,19 @@ mod tests {
         assert!(!flow.is_between_messages() && !flow.trim());
         flow.pop(5, 0);
         assert!(!flow.is_between_messages());
+    }
+
+    #[test]
+    fn crumbs_are_small_parts_of_a_message_that_is_not_whole() {
+        let mut flow = Flow::new(1 << 20);
+        came(&mut flow, &[0, 0, 0, 8, 0], 0, 0);
+        assert!(flow.is_crumbs(0) && !flow.is_crumbs(1019));
+        came(&mut flow, &[7; 2048], 2048, 0);
+        assert!(!flow.is_crumbs(0), "it is whole");
+        came(&mut flow, &[0; 4], 0, 0);
+        assert!(flow.is_crumbs(0));
+        flow.ended = true;
+        assert!(!flow.is_crumbs(0), "no more will come");
     }
 
     #[test]

@@ -36,7 +36,11 @@ impl Engine {
         let Some(link) = self.links.get_mut(to.link) else { return };
         self.buffers.supply(&mut link.out);
         let mut taken = 0;
-        let room = |link: &Link, wanted| link.room_on(to.stream, wanted);
+        let crumbs = direction == Direction::Request && flow.is_crumbs(payload.len());
+        let room = |link: &Link, wanted| match crumbs && !link.pressed {
+            true => 0,
+            false => link.room_on(to.stream, wanted),
+        };
         // An end goes with the last bytes, unless more follows.
         let ends = |flow: &Flow, rest: usize| {
             flow.ended && flow.trailers.is_none() && flow.reset.is_none() && rest == 0
