@@ -109,6 +109,27 @@ def envoy_front(
 ) -> Front:
     """Envoy, checking by `check`. Under `panic` percent of healthy proxies it uses them all."""
     route = {"cluster": "upbeat", **({"retry_policy": retries} if retries else {})}
+    listener = envoy_listener(route)
+    often = {"interval": f"{INTERVAL}s", "no_traffic_interval": f"{INTERVAL}s"}
+    upbeat = {**cluster("upbeat", addresses, {**often, **(check or {})}), **options}
+    if check is None:
+        del upbeat["health_checks"]
+    upbeat["common_lb_config"] = {"healthy_panic_threshold": {"value": panic}}
+    admin = run_envoy(world, [upbeat], [listener])
+
+    def port() -> int:
+        listeners = ask(admin, "listeners").get("listener_statuses", [])
+        return listeners[0]["local_address"]["socket_address"]["port_value"] if listeners else 0
+
+    def states() -> dict[str, str]:
+        return {at: state for (_, at), state in envoy_hosts(admin).items()}
+
+    address = f"127.0.0.1:{eventually('Envoy listens', port)}"
+    return listening(world, address, states)
+
+
+def envoy_listener(route: dict[str, Any], port: int = 0) -> dict[str, Any]:
+    """Envoy's, on a port of 127.0.0.1, with one route for all."""
     types = "type.googleapis.com/envoy.extensions.filters"
     manager = {
         "@type": f"{types}.network.http_connection_manager.v3.HttpConnectionManager",
@@ -130,27 +151,11 @@ def envoy_front(
         },
     }
     filters = [{"name": "envoy.filters.network.http_connection_manager", "typed_config": manager}]
-    listener = {
+    return {
         "name": "traces",
-        "address": {"socket_address": {"address": "127.0.0.1", "port_value": 0}},
+        "address": {"socket_address": {"address": "127.0.0.1", "port_value": port}},
         "filter_chains": [{"filters": filters}],
     }
-    often = {"interval": f"{INTERVAL}s", "no_traffic_interval": f"{INTERVAL}s"}
-    upbeat = {**cluster("upbeat", addresses, {**often, **(check or {})}), **options}
-    if check is None:
-        del upbeat["health_checks"]
-    upbeat["common_lb_config"] = {"healthy_panic_threshold": {"value": panic}}
-    admin = run_envoy(world, [upbeat], [listener])
-
-    def port() -> int:
-        listeners = ask(admin, "listeners").get("listener_statuses", [])
-        return listeners[0]["local_address"]["socket_address"]["port_value"] if listeners else 0
-
-    def states() -> dict[str, str]:
-        return {at: state for (_, at), state in envoy_hosts(admin).items()}
-
-    address = f"127.0.0.1:{eventually('Envoy listens', port)}"
-    return listening(world, address, states)
 
 
 def envoy_hosts(admin: str) -> dict[tuple[str, str], str]:
