@@ -121,10 +121,13 @@ impl Flow {
     pub(super) fn pop(&mut self, bytes: usize, now: u64) -> usize {
         pass(&mut self.taken, &self.queue[self.start..self.start + bytes]);
         self.receiver.add(bytes, LEAST_TAKEN, now);
+        let before = self.queued().len();
         self.start += bytes;
         if self.start == self.queue.len() {
             self.queue = Vec::new();
             self.start = 0;
+        }
+        if before >= LEAST_BROUGHT && before - bytes < LEAST_BROUGHT {
             // Up to now its sender may have had no room.
             self.sender = Progress::begin(now);
         }
@@ -176,7 +179,8 @@ impl Flow {
 
     /// Since when its sender has brought less than it should of the message that it began.
     pub(super) fn sender_owes_since(&self) -> Option<u64> {
-        let owes = !self.ended && self.came.unfinished() > 0 && self.queued().is_empty();
+        let has_room = self.queued().len() < LEAST_BROUGHT;
+        let owes = !self.ended && self.came.unfinished() > 0 && has_room;
         owes.then_some(self.sender.since)
     }
 
@@ -286,10 +290,13 @@ mod tests {
         assert_eq!(flow.sender_owes_since(), Some(10));
         came(&mut flow, &[7; 100], 100, 30);
         assert_eq!(flow.sender_owes_since(), Some(30));
-        came(&mut flow, &[7; 100], 50, 40);
+        came(&mut flow, &[7; 900], 0, 40);
+        flow.pop(900, 50);
+        assert_eq!(flow.sender_owes_since(), Some(30), "it had room for more");
+        came(&mut flow, &[7; 2000], 0, 60);
         assert_eq!(flow.sender_owes_since(), None, "its receiver owes first");
-        flow.pop(50, 50);
-        assert_eq!(flow.sender_owes_since(), Some(50));
+        flow.pop(2000, 70);
+        assert_eq!(flow.sender_owes_since(), Some(70));
         flow.ended = true;
         assert_eq!(flow.sender_owes_since(), None);
     }

@@ -107,7 +107,13 @@ impl Engine {
         let key = self.key(index);
         match self.late(&self.calls[index as usize]) {
             Some(late) => self.end_call(index, late),
-            None => self.move_on(key),
+            None => {
+                if self.calls[index as usize].ends_at() <= self.context.now + AHEAD {
+                    // The next call should not come to a dead connection as well.
+                    self.doubt_silence(index);
+                }
+                self.move_on(key);
+            }
         }
         if self.call(key).is_some() {
             self.looks[index as usize] = self.next_look(&self.calls[index as usize]);
@@ -135,6 +141,7 @@ impl Engine {
         let way = ways.get(usize::from(call.way)).filter(|_| forwarded);
         let soon = now + way.map_or(LOOK, |way| way.look());
         let end = if forwarded { call.ends_at() } else { u64::MAX };
+        let end = if end > now + AHEAD { end - AHEAD } else { end };
         own.into_iter().fold(soon.min(end), u64::min).max(now + 1)
     }
 
@@ -260,5 +267,7 @@ impl Engine {
 /// How long an endpoint may be silent before a client's deadline says something of it, in
 /// milliseconds.
 const SILENCE: u64 = 1000;
+/// How long before its end a call is looked at for that, in milliseconds.
+pub(super) const AHEAD: u64 = 100;
 /// Between two looks at a call, in milliseconds.
 pub(super) const LOOK: u64 = 1000;

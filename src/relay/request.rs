@@ -7,6 +7,7 @@ use super::{
     call::{Holds, Label, Local, Opening, Peer, StreamKey},
     engine::Engine,
     erring::is_clients_fault,
+    late::AHEAD,
     link::Kind,
     reserved::is_brief,
 };
@@ -112,7 +113,8 @@ impl Engine {
         } else {
             connection.mark(client.stream, key.index);
         }
-        let look = (call.begun + listener.ways[usize::from(way)].look()).min(call.deadline);
+        let end = call.deadline.saturating_sub(AHEAD).max(call.begun);
+        let look = (call.begun + listener.ways[usize::from(way)].look()).min(end);
         self.look_by(key.index, look);
         self.opening.push(key);
     }

