@@ -335,7 +335,10 @@ async fn a_quiet_log_changes_nothing_else() {
 async fn text_logs_name_the_level_and_the_listener() {
     let config = file("text_logs", &yaml(&[refusing()], "{ tcp: {} }", "log: { level: info }"));
     let mut run = Running::start(&["run", "--config", &config]);
-    let line = timeout(PATIENCE, run.stderr.next_line()).await.unwrap().unwrap().unwrap();
+    let mut next = async || timeout(PATIENCE, run.stderr.next_line()).await.unwrap().unwrap();
+    let workers = next().await.unwrap();
+    assert!(workers.contains(" INFO ") && workers.contains("buffer="), "{workers}");
+    let line = next().await.unwrap();
     assert!(line.contains(" INFO ") && line.contains("listener=\"otlp\""), "{line}");
     assert!(!line.contains('\u{1b}'), "no colours where nobody looks: {line:?}");
 }

@@ -395,7 +395,9 @@ fn check(plan: &Plan, client: &Got, backend: &[Got], lossy: bool) {
         }
         Ended::Whole(Some(status)) => assert!(lossy && status.code as u8 == 14, "{status}"),
         Ended::Reset(code) => {
-            assert!([by_client, by_backend].contains(&Some(*code)), "reset by {code}");
+            // Of one whose connection was lost, a message may be cut: 7 is REFUSED_STREAM.
+            let lawful = [by_client, by_backend].contains(&Some(*code)) || lossy && *code == 7;
+            assert!(lawful, "reset by {code}");
         }
         end => panic!("{end:?}"),
     }
