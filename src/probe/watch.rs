@@ -178,12 +178,20 @@ impl Watch {
         let mut open = timeout(self.patience, connect).await.map_err(late)??;
         let request = request(self.authority.clone(), WATCH, &self.metadata, None);
         let message = encode(&HealthCheckRequest { service: self.service.clone() });
-        let (head, mut body) = open.send(request, message).await?.into_parts();
+        let silent = |_| Failure::Rpc("says nothing".to_owned());
+        let response = timeout(self.patience, open.send(request, message)).await;
+        let (head, mut body) = response.map_err(silent)??.into_parts();
         if head.status != http::StatusCode::OK {
             return Err(Failure::Rpc(format!("HTTP status {}", head.status)));
         }
         let mut received = BytesMut::new();
-        while let Some(chunk) = body.data().await {
+        loop {
+            // The first word is said at once (health.proto); until it is there, none is known.
+            let chunk = match *spoke {
+                true => body.data().await,
+                false => timeout(self.patience, body.data()).await.map_err(silent)?,
+            };
+            let Some(chunk) = chunk else { break };
             let chunk = chunk.map_err(explain)?;
             // Fails only after the stream has ended.
             _ = body.flow_control().release_capacity(chunk.len());

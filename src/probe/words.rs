@@ -20,6 +20,8 @@ struct Word {
     at: Instant,
     /// Its stream is open: the word holds until the next one.
     stands: bool,
+    /// A Check has contradicted it, and the stream is opened anew for that.
+    doubted: bool,
 }
 
 impl Word {
@@ -31,7 +33,7 @@ impl Word {
 impl Words {
     /// Takes a word that came `at` that time.
     pub(super) fn hear(&mut self, index: usize, status: ServingStatus, at: Instant) {
-        self.0.insert(index, Word { status, at, stands: true });
+        self.0.insert(index, Word { status, at, stands: true, doubted: false });
     }
 
     /// Takes that there is no stream any more; whether one stood that said another thing than
@@ -47,10 +49,12 @@ impl Words {
     /// Check contradict each other, so that the stream should be opened anew.
     ///
     /// A Check may have been answered before the Watch spoke, and its reply come after it: it says
-    /// nothing against a word that came after it was asked. A failure of transport stays.
-    pub(super) fn correct(&self, asked: Instant, failed: &mut Failures) -> bool {
+    /// nothing against a word that came after it was asked. A failure of transport stays. Where a
+    /// Check says first that the endpoint does not serve, the stream has yet to say both this and that
+    /// it serves again, so that no Check alone lifts it while a stream stands.
+    pub(super) fn correct(&mut self, asked: Instant, failed: &mut Failures) -> bool {
         let mut doubted = false;
-        for (index, word) in &self.0 {
+        for (index, word) in &mut self.0 {
             let place = failed.iter().position(|(other, ..)| other == index);
             let reply_serves = match place.map(|place| &failed[place].2) {
                 None => true,
@@ -61,9 +65,13 @@ impl Words {
                 continue;
             }
             let newer = word.at >= asked;
-            doubted |= word.stands && !newer;
+            if word.stands && !newer {
+                doubted |= !word.doubted;
+                word.doubted = true;
+            }
             match place {
                 Some(place) if newer => drop(failed.remove(place)),
+                Some(_) if word.stands => word.status = ServingStatus::NotServing,
                 None if newer || word.stands => {
                     failed.push((*index, "grpc".to_owned(), said(word.status)));
                 }
@@ -124,6 +132,28 @@ mod tests {
         assert_eq!(outcome(None, NOT_SERVING, true, true), [true, false]);
         assert_eq!(outcome(denied(), SERVING, true, false), [false, true]);
         assert_eq!(outcome(denied(), SERVING, true, true), [false, false]);
+    }
+
+    #[test]
+    fn what_a_check_said_first_holds_until_the_stream_has_spoken_or_is_gone() {
+        let start = Instant::now();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let denied = || (3, "grpc".to_owned(), Failure::NotServing("NOT_SERVING".to_owned()));
+        let passes = |words: &mut Words, second, mut failed: Failures| {
+            let doubted = words.correct(at(second), &mut failed);
+            (failed.is_empty(), doubted)
+        };
+        for speaks in [true, false] {
+            let mut words = Words::default();
+            words.hear(3, SERVING, at(0));
+            assert_eq!(passes(&mut words, 1, vec![denied()]), (false, true));
+            assert_eq!(passes(&mut words, 2, vec![]), (false, false), "once is enough");
+            match speaks {
+                true => words.hear(3, SERVING, at(3)),
+                false => drop(words.end(3)),
+            }
+            assert_eq!(passes(&mut words, 4, vec![]), (true, false));
+        }
     }
 
     #[test]
