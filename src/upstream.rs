@@ -204,14 +204,17 @@ impl Upstream {
         self.pick_of(&endpoints, self.group(&endpoints), hash, usable)
     }
 
-    /// The same for a call that could reach none of those: among backups, and else among ejected
-    /// ones, of which its probes at least speak well.
+    /// The same for a call that could reach none of those: among backups, else among ejected ones, of
+    /// which its probes at least speak well, and else among those of which nothing is known: in a
+    /// process that stood still for a while they are all the same as before, mostly.
     pub fn pick_spare(&self, hash: Option<u64>, usable: impl Fn(&Arc<Endpoint>) -> bool) -> Picked {
         let endpoints = self.endpoints.borrow();
         let (backups, all) = (endpoints.primaries()..endpoints.len(), 0..endpoints.len());
         let healthy = |it: &Arc<Endpoint>| it.is_healthy() && usable(it);
+        let unknown = |it: &Arc<Endpoint>| it.is_unknown() && usable(it);
         self.pick_of(&endpoints, (backups, false), hash, &usable)
-            .or_else(|| self.pick_of(&endpoints, (all, true), hash, healthy))
+            .or_else(|| self.pick_of(&endpoints, (all.clone(), true), hash, healthy))
+            .or_else(|| self.pick_of(&endpoints, (all, true), hash, unknown))
     }
 
     fn pick_of(

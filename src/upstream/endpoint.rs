@@ -101,6 +101,11 @@ impl Endpoint {
         self.condition.load(Relaxed) & HEALTHY != 0
     }
 
+    /// Whether nothing is known of it: it was not probed yet, or not for too long.
+    pub(super) fn is_unknown(&self) -> bool {
+        !self.is_removed() && self.state.borrow().health == Health::Unknown
+    }
+
     /// Whether it is given calls: it is healthy, and not ejected.
     pub fn is_available(&self) -> bool {
         self.condition.load(Relaxed) & (HEALTHY | EJECTED) == HEALTHY

@@ -110,6 +110,22 @@ fn backups_take_calls_only_while_nothing_else_is_available() {
     assert_eq!(seen(), [Some(primaries[0].address().port())].into());
 }
 
+#[test]
+fn what_nothing_is_known_of_is_better_than_nothing_and_worse_than_all_else() {
+    let upstream = upstream(3, "");
+    let spare =
+        || (0..40).map(|_| port(&upstream.pick_spare(None, |_| true))).collect::<BTreeSet<_>>();
+    assert!(matches!(any(&upstream), Picked::None), "a new one is probed before it counts");
+    assert_eq!(spare(), BTreeSet::from([Some(1), Some(2), Some(3)]));
+    let endpoints = upstream.endpoints();
+    endpoints[0].publish(Health::Unhealthy, "down");
+    assert_eq!(spare(), [Some(2), Some(3)].into());
+    endpoints[1].publish(Health::Healthy, "");
+    fail(&endpoints[1], 5);
+    assert!(endpoints[1].is_ejected());
+    assert_eq!(spare(), [Some(2)].into());
+}
+
 #[tokio::test(start_paused = true)]
 async fn faults_in_a_row_eject_and_the_first_passed_probe_after_the_time_readmits() {
     let upstream = healthy(2, "");
