@@ -59,6 +59,14 @@ impl Block {
         self.size = 0;
     }
 
+    /// Gives back room for values beyond a little more than is used: blocks are held for as long as
+    /// calls wait, and to be used again.
+    pub fn fit(&mut self) {
+        if self.literals.capacity() - self.literals.len() > SPARE {
+            self.literals.shrink_to_fit();
+        }
+    }
+
     /// Appends a line.
     pub fn push(&mut self, line: Line<'_>) {
         match line {
@@ -261,6 +269,9 @@ impl Line<'_> {
     }
 }
 
+/// Room for values that is kept unused, in bytes.
+const SPARE: usize = 4 << 10;
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -318,6 +329,20 @@ mod tests {
         block.remove_named(b"x-a");
         assert_eq!((block.len(), block.size()), (1, 4 + OVERHEAD));
         assert_eq!(block.only(b"x-b").as_deref(), Some(&b"2"[..]));
+    }
+
+    #[test]
+    fn room_of_large_values_is_given_back() {
+        let mut block = block(&[("x-a", "1")]);
+        let name = Rc::clone(block.items[0].name());
+        for _ in 0..3 {
+            block.push_text(&name, &[b'v'; 4000]);
+        }
+        block.fit();
+        assert!(block.literals.capacity() <= block.size() + SPARE);
+        block.clear();
+        block.fit();
+        assert!(block.literals.capacity() <= SPARE);
     }
 
     #[test]

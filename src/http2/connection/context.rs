@@ -31,8 +31,9 @@ impl Context {
 
     /// Takes a block back.
     pub fn recycle(&mut self, mut block: Block) {
+        block.clear();
+        block.fit();
         if self.blocks.len() < BLOCKS {
-            block.clear();
             self.blocks.push(block);
         }
     }

@@ -105,6 +105,7 @@ impl Connection {
         if decoded.is_err() {
             return Err(Fatal(Reason::COMPRESSION_ERROR));
         }
+        block.fit();
         let known = self.streams.contains_key(&id);
         if !known && self.role == Role::Server {
             if id.is_multiple_of(2) {
