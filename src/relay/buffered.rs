@@ -1,4 +1,5 @@
-//! Payload that waits here, whose calls it is of, and what is done where it is too much.
+//! Payload, and heads of requests, that wait here, whose calls they are of, and what is done where it
+//! is too much.
 //!
 //! A stream has its window back when its receiver took the bytes, and a connection when they came:
 //! so a receiver that takes nothing holds up its own stream alone. What may pile up that way is
@@ -10,7 +11,7 @@ use std::{sync::Arc, time::Duration};
 use bytesize::ByteSize;
 
 use super::{
-    call::CallKey,
+    call::{CallKey, Peer},
     engine::Engine,
     link::{Kind, Link},
     memory,
@@ -96,7 +97,11 @@ impl Engine {
     /// Takes down how much waits of a call now.
     pub(super) fn account(&mut self, index: u32) {
         let call = &mut self.calls[index as usize];
-        let waits = call.request.queued().len() + call.response.queued().len();
+        let head = match &call.peer {
+            Peer::Opening(opening) => opening.head.size(),
+            _ => 0,
+        };
+        let waits = head + call.request.queued().len() + call.response.queued().len();
         if waits != call.buffered {
             let before = std::mem::replace(&mut call.buffered, waits);
             let client = call.client.link;
@@ -153,7 +158,7 @@ impl Engine {
             (call.client.link == id && call.buffered > 0).then_some((call.buffered, index))
         });
         let Some((_, index)) = calls.max() else { return false };
-        let words = format!("Upbeat holds too much payload for others to take ({key})");
+        let words = format!("Upbeat holds too much that waits to be taken ({key})");
         self.cut(
             self.key(index),
             reason,

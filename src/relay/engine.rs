@@ -208,6 +208,10 @@ impl Engine {
                     self.response_trailers(call, block);
                 }
             }
+            Event::Broken { call, reason, .. } => match client {
+                true => self.broken_request(id, call, reason),
+                false => self.broken_response(call, reason),
+            },
             Event::Reset { call, reason, .. } => {
                 // A stream that is answered already has no call, nor has one that failed at once.
                 match self.calls.contains(call as usize) {
@@ -255,7 +259,7 @@ impl Engine {
             link.write(self.context.now);
             self.buffers.reclaim(&mut link.out);
             if !link.blocked {
-                self.pump_waiting(id);
+                self.has_room(id);
             }
         }
     }
@@ -267,8 +271,19 @@ impl Engine {
             link.write(self.context.now);
             self.buffers.reclaim(&mut link.out);
             if !link.blocked {
-                self.pump_waiting(id);
+                self.has_room(id);
             }
         }
+    }
+
+    /// A link's socket has taken all that there was: what waits for it goes on, calls before payload
+    /// that could fill it again.
+    fn has_room(&mut self, id: usize) {
+        if let Some(link) = self.links.get_mut(id)
+            && std::mem::take(&mut link.awaited)
+        {
+            self.freed(id);
+        }
+        self.pump_waiting(id);
     }
 }

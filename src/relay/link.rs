@@ -64,6 +64,8 @@ pub(super) struct Link {
     pub(super) settled: Rc<Notify>,
     /// Directions of calls that have more for this link than it took.
     pub(super) waiting: VecDeque<(CallKey, Direction)>,
+    /// Calls may wait until it takes one.
+    pub(super) awaited: bool,
     /// It is on the list of those with payload that waits.
     pub(super) held: bool,
     /// Frames are sent for however little.
@@ -146,6 +148,7 @@ impl Link {
             changed: Rc::default(),
             settled: Rc::default(),
             waiting: VecDeque::new(),
+            awaited: false,
             held: false,
             pressed: false,
             quiet_since: now,
@@ -239,6 +242,12 @@ impl Link {
             self.written = 0;
         }
         self.see_to_rest();
+    }
+
+    /// Whether a call can be opened on it now. A head is bounded by no window: many of them would pile
+    /// up where the endpoint reads slowly, each larger than the few bytes by which HPACK referred to it.
+    pub(super) fn takes_call(&self) -> bool {
+        self.connection.may_open() && self.room() > 0
     }
 
     /// Whether it may be given a new stream.

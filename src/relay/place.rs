@@ -56,7 +56,7 @@ impl Engine {
                 self.commands.push(Command::Dial(Arc::clone(&lane.upstream), at));
             }
             match best {
-                Some(best) if links[best].connection.may_open() => {
+                Some(best) if links[best].takes_call() => {
                     opening.queued = None;
                     let grown = lane.links.len() >= self.most_links;
                     let scarce = grown && is_scarce(&links[best].connection);
@@ -69,6 +69,9 @@ impl Engine {
                 // Full, or about to have a companion.
                 _ if best.is_some() || lane.is_growing() => {
                     opening.queued = None;
+                    if let Some(best) = best {
+                        self.links[best].awaited = true;
+                    }
                     self.wait(key, at, false);
                     return None;
                 }
@@ -113,6 +116,9 @@ impl Engine {
         self.touch(id);
         if !bodiless {
             self.push(index, Direction::Request, payload);
+        }
+        if self.calls[index as usize].buffered > 0 {
+            self.account(index);
         }
     }
 

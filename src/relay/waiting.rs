@@ -23,11 +23,12 @@ use crate::{
 };
 
 impl Lane {
-    /// The connection with the fewest streams among those that may be given more.
+    /// The connection with the fewest streams among those that may be given more; one whose socket
+    /// takes nothing last.
     pub(super) fn best(&self, links: &Links) -> Option<usize> {
         let open = |id: &usize| links[*id].is_open() && links[*id].connection.max_streams() > 0;
-        let streams = |id: &usize| links[*id].connection.streams();
-        self.links.iter().copied().filter(open).min_by_key(streams)
+        let load = |id: &usize| (links[*id].room() == 0, links[*id].connection.streams());
+        self.links.iter().copied().filter(open).min_by_key(load)
     }
 
     /// Whether one of its connections takes no streams at all.
@@ -51,7 +52,7 @@ impl Lane {
 
     /// Whether a call can be opened now.
     fn takes_one(&self, links: &Links) -> bool {
-        self.best(links).is_some_and(|best| links[best].connection.may_open())
+        self.best(links).is_some_and(|best| links[best].takes_call())
     }
 
     /// Whether there is nothing here that a call could wait for.

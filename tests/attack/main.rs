@@ -103,7 +103,7 @@ const ROWS: &[Row] = &[
     row!("3", Quick, peers, volleys::made_you_reset, "what makes the proxy reset streams"),
     row!("4", Quick, peers, heads::continuations, "a header block that does not end"),
     row!("5", Quick, peers, heads::dripped, "a header block, a byte at a time"),
-    row!("6", Known, peers, heads::hpack_bomb, "HPACK bomb with a pinned window"),
+    row!("6", Quick, peers, heads::hpack_bomb, "HPACK bomb with a pinned window"),
     row!("7", Quick, peers, heads::too_large, "a MiB of header fields, 25 000 header fields"),
     row!("8", Quick, peers, floods::pings, "100 000 PING"),
     row!("9", Quick, peers, floods::settings, "100 000 SETTINGS beside 100 streams"),

@@ -12,7 +12,8 @@ use crate::{
     scene::{Scene, Setup},
 };
 
-/// 256 and 10 240 calls that wait at all times, for an endpoint that ends 2000 a second.
+/// 240 and 10 240 calls at all times, all but a hundred of which wait, for an endpoint that ends 2000 a
+/// second.
 pub(crate) async fn ten_thousand_waiting(scene: &mut Scene<'_>) -> anyhow::Result<()> {
     let endpoint = scene.echo(Some(25)).await?;
     let address = scene
@@ -23,10 +24,11 @@ pub(crate) async fn ten_thousand_waiting(scene: &mut Scene<'_>) -> anyhow::Resul
         })
         .await?;
     let span = scene.scaled(Duration::from_secs(12));
+    // On as many connections: that each of few brings more at once is no matter of what waits.
     let few = waiting(scene, address, 3, span).await?;
-    let many = waiting(scene, address, 81, span).await?;
-    scene.note("CPU of a call, 256 waiting", format!("{:.0} µs", few.cpu));
-    scene.note("10 240 waiting", format!("{:.0} µs", many.cpu));
+    let many = waiting(scene, address, 128, span).await?;
+    scene.note("CPU of a call, 240 open", format!("{:.0} µs", few.cpu));
+    scene.note("10 240 open", format!("{:.0} µs", many.cpu));
     let growth = if scene.options.is_strict() { 1.5 } else { 3.0 };
     scene.at_most("growth", many.cpu / few.cpu, growth, " ×");
     // A debug build, and another program that has the core, take their time too.
@@ -45,27 +47,27 @@ struct Waiting {
 async fn waiting(
     scene: &Scene<'_>,
     address: std::net::SocketAddr,
-    connections: usize,
+    each: usize,
     span: Duration,
 ) -> anyhow::Result<Waiting> {
-    let mut clients = crowd::open(address, connections, &[]).await?;
+    let mut clients = crowd::open(address, CONNECTIONS, &[]).await?;
     let warm = Instant::now() + Duration::from_secs(1);
-    join_all(clients.iter_mut().map(|client| refill(client, warm))).await;
+    join_all(clients.iter_mut().map(|client| refill(client, each, warm))).await;
     let before = (scene.subject().cpu(), crowd::sum(&clients, |heard| heard.over()));
     let end = Instant::now() + span;
     let mut asker = Raw::connect(address, &[]).await?;
-    let load = join_all(clients.iter_mut().map(|client| refill(client, end)));
+    let load = join_all(clients.iter_mut().map(|client| refill(client, each, end)));
     let (_, ping) = tokio::join!(load, slowest_ping(&mut asker, end));
     let calls = crowd::sum(&clients, |heard| heard.over()) - before.1;
     let cpu = scene.subject().cpu().saturating_sub(before.0).as_secs_f64() * 1e6 / calls;
     Ok(Waiting { cpu, ping })
 }
 
-/// Keeps 128 calls under way.
-async fn refill(client: &mut Raw, end: Instant) {
+/// Keeps `each` calls under way.
+async fn refill(client: &mut Raw, each: usize, end: Instant) {
     while Instant::now() < end && client.heard.closed.is_none() {
         let over = client.heard.over();
-        while client.opened() < over + 128 {
+        while client.opened() < over + each {
             client.unary(&request("/test.Echo/Slow"), 0);
         }
         let left = end.saturating_duration_since(Instant::now());
@@ -84,3 +86,6 @@ async fn slowest_ping(client: &mut Raw, end: Instant) -> f64 {
     }
     slowest
 }
+
+/// Clients of a run.
+const CONNECTIONS: usize = 80;

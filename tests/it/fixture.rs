@@ -6,6 +6,7 @@ pub(crate) mod echo;
 pub(crate) mod endpoint;
 pub(crate) mod frames;
 pub(crate) mod issuer;
+pub(crate) mod kernel;
 pub(crate) mod names;
 pub(crate) mod process;
 pub(crate) mod program;

@@ -1,6 +1,8 @@
 //! Calls that no backend has processed: they are placed again, unseen by their client, and no
 //! others are.
 
+mod unsent;
+
 use std::{net::SocketAddr, time::Duration};
 
 use bytes::Bytes;
@@ -11,7 +13,7 @@ use crate::fixture::{
     echo::{Echo, send},
     eventually,
     proxy::{Proxy, yaml},
-    wire::{END_STREAM, End, Frame, GOAWAY, Message, SETTINGS, WINDOW_UPDATE, Wire, grpc_frame},
+    wire::{END_STREAM, End, Frame, GOAWAY, Message, Wire, grpc_frame},
 };
 
 const REFUSED_STREAM: u32 = 7;
@@ -303,43 +305,6 @@ async fn what_a_backend_may_have_processed_is_not_sent_again() {
         assert_eq!(retries(&proxy, reason).await, 0.0);
     }
     drop((wire, caller));
-    proxy.stop().await;
-}
-
-#[tokio::test]
-async fn a_call_whose_head_was_not_written_goes_to_the_next_connection() {
-    let (listener, address) = listener().await;
-    let proxy = alone(&[address], "").await;
-    let mut caller = Caller::connect(proxy.address("otlp")).await;
-    let mut first = caller.open("/test.Echo/Sink").await.unwrap();
-    let mut wire = Wire::accept(&listener).await;
-    // Its windows are open, and it reads nothing more, so that the socket has no room left.
-    wire.send(Frame::new(SETTINGS, 0, 0, [0, 4, 0x7f, 0xff, 0xff, 0xff])).await;
-    wire.send(Frame::new(WINDOW_UPDATE, 0, 0, [0x7f, 0, 0, 0])).await;
-    wire.begun(1).await;
-    let chunk = Bytes::from(grpc_frame(&[7; 64 << 10]));
-    while timeout(Duration::from_millis(300), send(&mut first.request, chunk.clone())).await.is_ok()
-    {
-    }
-    let mut other = Caller::connect(proxy.address("otlp")).await;
-    let mut second = other.open(UNARY).await.unwrap();
-    second.request.send_data(Bytes::from_static(&[0, 0, 0, 0, 1, 7]), true).unwrap();
-    eventually("both are in flight", async || {
-        proxy.status().await.upstreams[0].endpoints[0].in_flight == 2
-    })
-    .await;
-    drop(wire);
-
-    let mut wire = Wire::accept(&listener).await;
-    let request = wire.message(1).await;
-    assert_eq!(request.value(":path"), Some(UNARY.as_bytes()));
-    wire.play(1, &echo(request.body), 16_384).await;
-    let reply = read(second.response.await.unwrap()).await.unwrap();
-    assert_eq!((reply.code(), reply.body), (0, vec![0, 0, 0, 0, 1, 7]));
-    let lost = read(first.response.await.unwrap()).await.unwrap();
-    assert_eq!(lost.code(), 14, "it was written");
-    assert_eq!(retries(&proxy, "unsent").await, 1.0);
-    drop((wire, caller, other));
     proxy.stop().await;
 }
 

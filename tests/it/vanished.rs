@@ -1,6 +1,6 @@
 //! Clients that vanish without a word.
 
-use std::{net::SocketAddr, sync::atomic::Ordering::SeqCst, time::Duration};
+use std::{sync::atomic::Ordering::SeqCst, time::Duration};
 
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -11,7 +11,7 @@ use tokio::{
 use crate::fixture::{
     caller::Caller,
     echo::Echo,
-    eventually,
+    eventually, kernel,
     proxy::{Proxy, yaml},
     tunnel::Tunnel,
     wire::{ACK, PING, Wire},
@@ -103,18 +103,6 @@ async fn only_a_client_that_waits_in_silence_is_asked() {
     proxy.stop().await;
 }
 
-/// The timer of the proxy's end of a connection, as the kernel has it (proc(5), /proc/net/tcp).
-fn timer(server: SocketAddr, client: SocketAddr) -> String {
-    let hex = |address: SocketAddr| {
-        let SocketAddr::V4(address) = address else { panic!("{address}") };
-        format!("{:08X}:{:04X}", u32::from_le_bytes(address.ip().octets()), address.port())
-    };
-    let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
-    let ends = format!("{} {}", hex(server), hex(client));
-    let line = table.lines().find(|line| line.contains(&ends)).expect("it is open");
-    line.split_whitespace().nth(5).unwrap().to_owned()
-}
-
 #[tokio::test]
 async fn the_kernel_looks_after_connections_without_streams_and_of_http_1() {
     let echo = Echo::start().await;
@@ -128,7 +116,7 @@ async fn the_kernel_looks_after_connections_without_streams_and_of_http_1() {
         let client = stream.local_addr().unwrap();
         // 02 is keepalive's, in hundredths of a second: 30 s at most.
         eventually("the timer runs", async || {
-            let timer = timer(address, client);
+            let timer = kernel::timer(address, client);
             let left = timer.strip_prefix("02:").map(|left| u64::from_str_radix(left, 16).unwrap());
             left.is_some_and(|left| left <= 3001)
         })

@@ -90,6 +90,37 @@ async fn bodies_that_wait_for_room_are_bounded_in_a_worker() {
     drop((held, other));
 }
 
+#[tokio::test]
+async fn heads_that_wait_for_a_stream_are_bounded_in_a_connection() {
+    let echo = Echo::with_limit(1).await;
+    let limits = "limits: { max_connection_buffer: 1MiB, max_header_list_size: 64KiB, \
+                  max_upstream_connections: 1 }";
+    let proxy = super::proxy(&[echo.address()], limits).await;
+    let mut holder = Caller::connect(proxy.address("otlp")).await;
+    let held = begin(&mut holder, HANG).await;
+    eventually("it is there", async || echo.seen().open.load(SeqCst) == 1).await;
+
+    let mut wire = Wire::connect(proxy.address("otlp")).await;
+    let values: Vec<_> = (0..7).map(|number| format!("{number}").repeat(4000)).collect();
+    let large = values.iter().map(|value| ("x-large", &**value));
+    let head: Vec<_> = call(UNARY).into_iter().chain(large).collect();
+    for _ in 0..100 {
+        let stream = wire.open();
+        wire.head(stream, &head, true).await;
+    }
+    let many = |wire: &Wire| wire.arriving.values().filter(|it| !it.head.is_empty()).count();
+    let begun = Instant::now();
+    while many(&wire) < 60 {
+        assert!(begun.elapsed() < Duration::from_secs(20), "{} were turned away", many(&wire));
+        _ = timeout(Duration::from_millis(100), wire.next()).await;
+    }
+    for over in wire.arriving.values().filter(|it| !it.head.is_empty()) {
+        assert!(code(over) == Some(RESOURCE_EXHAUSTED) && bids_come_back(over), "{over:?}");
+    }
+    assert!(proxy.metric(&ended("connection_buffer")).await >= 60.0);
+    drop((held, holder, wire));
+}
+
 /// Has so many calls wait, then lets them through. Returns the proxy's time on the CPU meanwhile,
 /// and the median time to the answer of a PING.
 async fn cost(proxy: &Process, echo: &Echo, waiting: usize) -> (Duration, Duration) {
