@@ -4,7 +4,7 @@ use super::{
     End, Listener,
     call::{Call, CallKey, Label, Peer},
     engine::Engine,
-    link::Direction,
+    link::{Direction, Kind, Link},
     payload::Payload,
 };
 use crate::{
@@ -63,6 +63,18 @@ impl Engine {
     /// A message's prefix says more than the listener takes.
     pub(super) fn too_large_message(&mut self, index: u32, error: TooLarge) {
         self.fail(index, &Status::new(Code::ResourceExhausted, error.to_string()));
+    }
+
+    /// The client broke the protocol in its request, whose stream was reset for it.
+    pub(super) fn broken_request(&mut self, id: usize, index: u32, reason: Reason) {
+        let Some(Link { kind: Kind::Client(listener), client, .. }) = self.links.get(id) else {
+            return;
+        };
+        let why = format!("the client sent a malformed request: {reason}");
+        listener.refusals().cut(client.map(|it| it.ip()), "malformed_request", why);
+        if self.calls.contains(index as usize) {
+            self.client_reset(index, reason);
+        }
     }
 
     /// The client reset its stream, or is gone.

@@ -1,6 +1,15 @@
 //! What endpoints do: responses, their payload, and their end.
 
-use super::{End, call::Peer, engine::Engine, link::Direction, payload::Payload, replay::Again};
+use std::fmt::Arguments;
+
+use super::{
+    End,
+    call::{Call, Forwarded, Peer},
+    engine::Engine,
+    link::Direction,
+    payload::Payload,
+    replay::Again,
+};
 use crate::{
     grpc::{Code, Status, is_grpc},
     http2::{block::Block, field::Role, frame::Reason},
@@ -112,26 +121,31 @@ impl Engine {
     /// its effect, and would meet the same limit again: 8 without RetryInfo, on which OTLP's
     /// exporters do not send it again, and which gRPC's own implementations say in this case.
     pub(super) fn overlong(&mut self, index: u32, trailers: bool, fields: bool) {
-        let Some(call) = self.calls.get_mut(index as usize) else { return };
+        let Some(call) = self.calls.get(index as usize) else { return };
         let Peer::Endpoint(peer) = &call.peer else { return };
         let key = match fields {
             true => "max_upstream_header_fields",
             false => "max_upstream_header_list_size",
         };
         let what = if trailers { "trailers" } else { "headers" };
-        let upstream = call.listener.targets[usize::from(call.target)].upstream.name();
-        let endpoint = peer.in_flight.endpoint().address();
-        let why = format!("the {what} of a response of {upstream}, {endpoint}, are over the limit");
-        let client = self.links.get(call.client.link).and_then(|link| link.client);
-        call.listener.refusals().cut(client.map(|it| it.ip()), key, why);
+        self.tell_cut(call, peer, key, format_args!("its {what} are over the limit"));
         let words = format!("the {what} of the response exceed limits.{key} of Upbeat");
         let status = Status::new(Code::ResourceExhausted, words);
         if !trailers {
             return self.fail(index, &status);
         }
         // What came before is still brought to the client.
-        call.end = Some(End::Status(status.code));
+        self.calls[index as usize].end = Some(End::Status(status.code));
         self.end_local(index, &status);
+    }
+
+    /// Counts and logs a call that is cut for its endpoint's response.
+    fn tell_cut(&self, call: &Call, peer: &Forwarded, reason: &'static str, what: Arguments<'_>) {
+        let upstream = call.listener.targets[usize::from(call.target)].upstream.name();
+        let endpoint = peer.in_flight.endpoint().address();
+        let why = format!("a response of {upstream}, {endpoint}: {what}");
+        let client = self.links.get(call.client.link).and_then(|link| link.client);
+        call.listener.refusals().cut(client.map(|it| it.ip()), reason, why);
     }
 
     /// The endpoint reset its stream. After the end of its response it only wants no more of the
@@ -161,6 +175,20 @@ impl Engine {
         // What it sent before comes first.
         call.end = Some(End::Reset);
         (call.response.ended, call.response.reset) = (true, Some(reason));
+    }
+
+    /// The endpoint broke the protocol in its response: as it is, no client would take it.
+    pub(super) fn broken_response(&mut self, index: u32, reason: Reason) {
+        let Some(call) = self.calls.get(index as usize) else { return };
+        let Peer::Endpoint(peer) = &call.peer else { return };
+        self.tell_cut(call, peer, "malformed_response", format_args!("malformed: {reason}"));
+        let words = "the upstream sent a malformed response";
+        if call.answered {
+            return self.endpoint_reset(index, reason);
+        }
+        if !self.place_again(index, Again::Reset, words, 0) {
+            self.fail(index, &Status::new(Code::Internal, words));
+        }
     }
 
     /// The endpoint's connection ended by an error, and maybe for this call: it is not placed again,

@@ -298,3 +298,58 @@ async fn windows_that_open_by_a_byte_make_no_frames_of_a_byte() {
     drop(wire);
     proxy.stop().await;
 }
+
+fn cut(reason: &str) -> String {
+    format!(r#"upbeat_streams_cut_total{{listener="otlp",reason="{reason}"}}"#)
+}
+
+#[tokio::test]
+async fn what_is_malformed_is_counted_and_a_response_ends_in_our_own_words() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let proxy = proxy(listener.local_addr().unwrap(), "{}").await;
+    let head = [(":status", "200"), ("content-type", "application/grpc")];
+    let endpoint = async {
+        let mut wire = Wire::accept(&listener).await;
+        for (number, (malformed, end)) in
+            [("x-A", true), ("x-b", false), ("x-b", true)].iter().enumerate()
+        {
+            let stream = 2 * number as u32 + 1;
+            wire.message(stream).await;
+            wire.head(stream, &[&head[..], &[(malformed, "a")]].concat(), false).await;
+            if *malformed == "x-b" {
+                wire.data(stream, &[0, 0, 0, 0, 1, 7], false).await;
+                let trailers = [("grpc-status", "0"), (":status", "200")];
+                wire.head(stream, &trailers[..1 + usize::from(!end)], true).await;
+            }
+        }
+        while wire.next().await.is_some() {}
+    };
+    let client = async {
+        let mut wire = Wire::connect(proxy.address("otlp")).await;
+        let mut replies = Vec::new();
+        for _ in 0..3 {
+            let stream = wire.open();
+            wire.play(stream, &Message::new(&call("/a.B/C", &[])).body([0; 5]), 16_384).await;
+            replies.push(wire.message(stream).await);
+        }
+        assert_eq!(replies[0].value("grpc-status"), Some(&b"13"[..]), "{replies:?}");
+        let words = replies[0].value("grpc-message").unwrap();
+        assert_eq!(words, b"the upstream sent a malformed response");
+        // Behind a head only a reset says that the rest is wrong.
+        assert_eq!((replies[1].ended_by, replies[1].body.len()), (End::Reset(1), 6));
+        assert_eq!(replies[2].value("grpc-status"), Some(&b"0"[..]));
+        assert_eq!(proxy.metric(&cut("malformed_response")).await, 2.0);
+
+        let stream = wire.open();
+        wire.head(stream, &call("/a.B/C", &[("X-A", "a")]), true).await;
+        assert_eq!(wire.message(stream).await.ended_by, End::Reset(1));
+        let stream = wire.open();
+        wire.head(stream, &call("/a.B/C", &[("content-length", "1")]), false).await;
+        wire.data(stream, &[0; 5], true).await;
+        assert_eq!(wire.message(stream).await.ended_by, End::Reset(1));
+        assert_eq!(proxy.metric(&cut("malformed_request")).await, 2.0);
+        drop(wire);
+        proxy.stop().await;
+    };
+    tokio::join!(endpoint, client);
+}

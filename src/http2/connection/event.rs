@@ -60,8 +60,16 @@ pub enum Event {
         /// Checked trailers.
         block: Block,
     },
-    /// The stream is closed: by the peer, or because it broke the protocol on it, which it was
-    /// told.
+    /// The peer broke the protocol on the stream, which is closed by that, and told so.
+    Broken {
+        /// The stream.
+        stream: u32,
+        /// The caller's number for it; none of a request whose head was malformed.
+        call: u32,
+        /// What the peer was told.
+        reason: Reason,
+    },
+    /// The peer reset the stream.
     Reset {
         /// The stream.
         stream: u32,

@@ -1,6 +1,6 @@
 //! What the peer sends.
 
-use super::{Connection, Context, Event, Fatal, Outcome, Reading, Role};
+use super::{Connection, Context, Event, Fatal, NONE, Outcome, Reading, Role};
 use crate::http2::{
     frame::{
         self, CONTINUATION, DATA, END_STREAM, GOAWAY, HEADERS, Head, PADDED, PING, PREFACE,
@@ -284,8 +284,10 @@ impl Connection {
         self.overdrawn |= reason != Reason::REFUSED_STREAM && !self.budget.allow(Cheap::Fault, 0);
         frame::put_reset(id, reason, out);
         self.forget(id);
-        let stream = self.streams.remove(&id)?;
-        Some(Event::Reset { stream: id, call: stream.call, reason })
+        let call = self.streams.remove(&id).map_or(NONE, |stream| stream.call);
+        // Who opens too many streams may not have heard yet how many there may be.
+        let broken = reason != Reason::REFUSED_STREAM;
+        broken.then_some(Event::Broken { stream: id, call, reason })
     }
 
     fn frame(

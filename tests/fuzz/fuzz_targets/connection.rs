@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, HashSet};
 use libfuzzer_sys::fuzz_target;
 use upbeat::http2::{
     block::Block,
-    connection::{Connection, Context, Event, Fatal, Role},
+    connection::{Connection, Context, Event, Fatal, NONE, Role},
     frame::{self, DATA, END_STREAM, GOAWAY, HEADERS, Head, RST_STREAM, Reason},
     limits::Limits,
 };
@@ -180,6 +180,13 @@ impl End {
                 assert_eq!(call, stream);
                 self.heard.events.push(format!("overlong {stream} {trailers} {fields}"));
                 self.streams.remove(&stream).unwrap();
+            }
+            Event::Broken { stream, call, reason } => {
+                self.heard.events.push(format!("broken {stream} {reason:?}"));
+                match self.streams.remove(&stream) {
+                    Some(_) => assert_eq!(call, stream),
+                    None => assert_eq!(call, NONE),
+                }
             }
             Event::Reset { stream, call, reason } => {
                 assert_eq!(call, stream);
