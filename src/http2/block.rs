@@ -126,7 +126,17 @@ impl Block {
 
     /// The fields in their order.
     pub fn lines(&self) -> impl Iterator<Item = Line<'_>> {
-        self.items.iter().map(|item| match item {
+        self.items.iter().map(|item| self.line(item))
+    }
+
+    /// The fields with a role in their order. The others are passed over, without a look at their
+    /// values.
+    fn lines_of(&self, role: Role) -> impl Iterator<Item = Line<'_>> {
+        self.items.iter().filter(move |item| item.role() == role).map(|item| self.line(item))
+    }
+
+    fn line<'a>(&'a self, item: &'a Item) -> Line<'a> {
+        match item {
             Item::Known(field) => Line::Known(field),
             Item::Moving { name, start, end, length, lawful, never } => Line::Moving(Moving {
                 name,
@@ -135,7 +145,7 @@ impl Block {
                 lawful: *lawful,
                 never_indexed: *never,
             }),
-        })
+        }
     }
 
     fn literal(&self, start: usize, end: usize) -> Literal<'_> {
@@ -158,7 +168,7 @@ impl Block {
     /// Hands the values of all fields with a role out, as text.
     pub fn values(&self, role: Role, mut value: impl FnMut(&[u8])) {
         let mut plain = Vec::new();
-        for line in self.lines().filter(|line| line.name().role() == role) {
+        for line in self.lines_of(role) {
             value(line.text(&mut plain));
         }
     }
@@ -166,8 +176,7 @@ impl Block {
     /// The value of the first field with a role, as text.
     pub fn first(&self, role: Role) -> Option<Vec<u8>> {
         let mut plain = Vec::new();
-        let line = self.lines().find(|line| line.name().role() == role)?;
-        Some(line.text(&mut plain).to_vec())
+        Some(self.lines_of(role).next()?.text(&mut plain).to_vec())
     }
 
     /// The value of the first field with a name, as text.
@@ -178,26 +187,33 @@ impl Block {
 
     /// Whether the first field with a role passes a test of its value as text.
     pub fn first_is(&self, role: Role, test: impl FnOnce(&[u8]) -> bool) -> bool {
-        let line = self.lines().find(|line| line.name().role() == role);
+        let line = self.lines_of(role).next();
         line.is_some_and(|line| test(line.text(&mut Vec::new())))
     }
 
     /// Leaves out all but the first field with a role.
     pub fn keep_first(&mut self, role: Role) {
-        let mut seen = false;
-        self.items.retain(|item| item.role() != role || !std::mem::replace(&mut seen, true));
+        let of_role = |item: &Item| item.role() == role;
+        if self.items.iter().filter(|item| of_role(item)).count() > 1 {
+            let mut seen = false;
+            self.retain(|item| !of_role(item) || !std::mem::replace(&mut seen, true));
+        }
     }
 
     /// Leaves out the fields with a role.
     pub fn remove(&mut self, role: Role) {
-        self.items.retain(|item| item.role() != role);
+        self.retain(|item| item.role() != role);
     }
 
     /// Leaves out the fields with a name.
     pub fn remove_named(&mut self, name: &[u8]) {
+        self.retain(|item| item.name().plain() != name);
+    }
+
+    fn retain(&mut self, mut keep: impl FnMut(&Item) -> bool) {
         let size = &mut self.size;
         self.items.retain(|item| {
-            let kept = item.name().plain() != name;
+            let kept = keep(item);
             if !kept {
                 *size -= item.size();
             }
@@ -225,7 +241,7 @@ impl Block {
 
     /// Whether a field with that role is there.
     pub fn has(&self, role: Role) -> bool {
-        self.lines().any(|line| line.name().role() == role)
+        self.items.iter().any(|item| item.role() == role)
     }
 }
 
@@ -327,6 +343,9 @@ mod tests {
         let name = Rc::clone(block.items[0].name());
         block.push_text(&name, b"45");
         block.remove_named(b"x-a");
+        assert_eq!((block.len(), block.size()), (1, 4 + OVERHEAD));
+        block.push_text(&name, b"45");
+        block.keep_first(name.role());
         assert_eq!((block.len(), block.size()), (1, 4 + OVERHEAD));
         assert_eq!(block.only(b"x-b").as_deref(), Some(&b"2"[..]));
     }

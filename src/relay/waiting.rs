@@ -42,12 +42,13 @@ impl Lane {
             let limit = links[best].connection.max_streams().min(BUSY);
             links[best].connection.streams() >= limit - limit / 8
         });
-        let idle = !self.dialing && self.failure.is_none();
+        if !busy || self.dialing || self.failure.is_some() {
+            return false;
+        }
         // One that looks dead may be of no use any more.
         let alive = self.links.iter().filter(|id| links[**id].suspected_at.is_none()).count();
-        let grows = busy && idle && alive < most && !self.is_shut(links);
-        self.dialing |= grows;
-        grows
+        self.dialing = alive < most && !self.is_shut(links);
+        self.dialing
     }
 
     /// Whether a call can be opened now.

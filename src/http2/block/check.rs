@@ -2,7 +2,7 @@
 
 use super::{
     super::{field::Role, hpack::Line},
-    Block,
+    Block, Item,
 };
 
 /// What a request's or response's head says, beside the fields that pass unread.
@@ -88,13 +88,14 @@ impl Block {
     ) -> Result<Facts, Malformed> {
         let mut facts = Facts::default();
         let mut regular = false;
-        for line in self.lines() {
-            if let Line::Known(field) = &line
+        for item in &self.items {
+            if let Item::Known(field) = item
                 && field.passes()
             {
                 regular = true;
                 continue;
             }
+            let line = self.line(item);
             let role = line.name().role();
             if !line.is_lawful() || (role.is_pseudo() && regular) {
                 return Err(Malformed);

@@ -106,8 +106,7 @@ impl Connection {
             return Err(Fatal(Reason::COMPRESSION_ERROR));
         }
         block.fit();
-        let known = self.streams.contains_key(&id);
-        if !known && self.role == Role::Server {
+        if self.role == Role::Server && !self.streams.contains_key(&id) {
             if id.is_multiple_of(2) {
                 return Err(Fatal(Reason::PROTOCOL_ERROR));
             }
@@ -130,21 +129,17 @@ impl Connection {
                     out,
                 ));
             }
-        }
-        if !known {
             context.recycle(block);
-            return match self.role {
-                Role::Client if self.is_idle(id) => Err(Fatal(Reason::PROTOCOL_ERROR)),
-                Role::Client => Ok(None),
-                Role::Server if self.is_forgotten(id) => Ok(None),
-                Role::Server => Err(Fatal(Reason::STREAM_CLOSED)),
+            return match self.is_forgotten(id) {
+                true => Ok(None),
+                false => Err(Fatal(Reason::STREAM_CLOSED)),
             };
         }
-        if depends_on_itself {
+        if depends_on_itself && self.streams.contains_key(&id) {
             context.recycle(block);
             return Ok(self.fail(id, Reason::PROTOCOL_ERROR, out));
         }
-        Ok(self.more(id, end, too_large, block, context, out))
+        self.more(id, end, too_large, block, context, out)
     }
 
     /// A request's head.
@@ -205,8 +200,15 @@ impl Connection {
         block: Block,
         context: &mut Context,
         out: &mut Vec<u8>,
-    ) -> Option<Event> {
-        let stream = self.streams.get_mut(&id)?;
+    ) -> Outcome {
+        let Some(stream) = self.streams.get_mut(&id) else {
+            context.recycle(block);
+            return match self.is_idle(id) {
+                true => Err(Fatal(Reason::PROTOCOL_ERROR)),
+                // It was reset here.
+                false => Ok(None),
+            };
+        };
         let (call, headed) = (stream.call, stream.headed);
         if too_large && stream.receiving && self.role == Role::Client {
             let fields = block.size() <= self.limits.header_list;
@@ -216,7 +218,7 @@ impl Connection {
             } else {
                 self.reset(id, Reason::CANCEL, out);
             }
-            return Some(Event::Overlong { stream: id, call, trailers: headed, fields });
+            return Ok(Some(Event::Overlong { stream: id, call, trailers: headed, fields }));
         }
         let facts = match headed {
             _ if !stream.receiving => Err(Reason::STREAM_CLOSED),
@@ -234,14 +236,14 @@ impl Connection {
             Ok(facts) => facts,
             Err(reason) => {
                 context.recycle(block);
-                return self.fail(id, reason, out);
+                return Ok(self.fail(id, reason, out));
             }
         };
         if !headed && (100..200).contains(&facts.status) {
             context.recycle(block);
             self.overdrawn |= !self.budget.allow(Cheap::Interim, context.now);
             // Informational ones are not passed on, and cannot end a response.
-            return if end { self.fail(id, Reason::PROTOCOL_ERROR, out) } else { None };
+            return Ok(if end { self.fail(id, Reason::PROTOCOL_ERROR, out) } else { None });
         }
         stream.headed = true;
         if end {
@@ -252,10 +254,10 @@ impl Connection {
         } else if !headed {
             stream.expected = facts.content_length;
         }
-        Some(match headed {
+        Ok(Some(match headed {
             false => Event::Head { stream: id, call, block, status: facts.status, end },
             true => Event::Trailers { stream: id, call, block },
-        })
+        }))
     }
 }
 

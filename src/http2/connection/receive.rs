@@ -23,10 +23,20 @@ impl Connection {
         context: &mut Context,
         out: &mut Vec<u8>,
     ) -> Outcome {
-        // What comes after the end is not read: it may be anything.
-        if let Some(fatal) = self.over {
-            return Err(fatal);
+        match self.over {
+            // What comes after the end is not read: it may be anything.
+            Some(fatal) => Err(fatal),
+            None => self.advance_or_end(input, at, context, out),
         }
+    }
+
+    fn advance_or_end(
+        &mut self,
+        input: &[u8],
+        at: &mut usize,
+        context: &mut Context,
+        out: &mut Vec<u8>,
+    ) -> Outcome {
         let outcome = self.advance(input, at, context, out);
         if let Err(Fatal(reason)) = outcome {
             self.over = Some(Fatal(reason));
@@ -214,11 +224,15 @@ impl Connection {
         } else if !end {
             self.allow(Cheap::Empty, context.now)?;
         }
+        let mut wanted = false;
         let fault = match self.streams.get_mut(&id) {
             Some(stream) if !stream.receiving => Some(Reason::STREAM_CLOSED),
             Some(stream) if !stream.headed => Some(Reason::PROTOCOL_ERROR),
             Some(stream) => match stream.receive.receive(head.length) {
-                Ok(()) if stream.expects(left, end) => None,
+                Ok(()) if stream.expects(left, end) => {
+                    wanted = true;
+                    None
+                }
                 Ok(()) => Some(Reason::PROTOCOL_ERROR),
                 Err(_) => Some(Reason::FLOW_CONTROL_ERROR),
             },
@@ -228,7 +242,6 @@ impl Connection {
             }
         };
         let event = fault.and_then(|reason| self.fail(id, reason, out));
-        let wanted = self.streams.contains_key(&id);
         self.reading = Reading::Data { stream: id, left, padding, end, wanted };
         // Nobody takes padding, nor what comes for a stream that is over.
         self.credit(if wanted { overhead } else { head.length }, out);

@@ -93,7 +93,10 @@ impl Decoder {
             if first & 0x80 != 0 {
                 let (index, rest) = integer(block, 7).ok_or(Broken)?;
                 if wanted {
-                    wanted = line(self.at(index, fields)?);
+                    wanted = match self.known(index, fields) {
+                        Some(field) => line(Line::Known(field)),
+                        None => line(self.at(index, fields)?),
+                    };
                 } else if index == 0 || index > STATICS + self.entries.len() {
                     return Err(Broken);
                 }
@@ -160,12 +163,21 @@ impl Decoder {
         Ok(content)
     }
 
+    /// The field at an index, where it has its identity already, as most have.
+    fn known<'a>(&'a self, index: usize, fields: &'a Fields) -> Option<&'a Rc<Field>> {
+        if index <= STATICS {
+            return fields.at(index);
+        }
+        match &self.entries.get(index - STATICS - 1)?.content {
+            Content::Known(field) => Some(field),
+            _ => None,
+        }
+    }
+
     /// The line at an index; an entry that is referred to for the first time gets its identity.
     fn at<'a>(&'a mut self, index: usize, fields: &'a mut Fields) -> Result<Line<'a>, Broken> {
-        if index <= STATICS {
-            return fields.at(index).map(Line::Known).ok_or(Broken);
-        }
-        let content = self.entry(index - STATICS - 1, fields)?;
+        let at = index.checked_sub(STATICS + 1).ok_or(Broken)?;
+        let content = self.entry(at, fields)?;
         // Asked once: a block may refer to an entry thousands of times.
         if let Content::Fresh { name, value, asked, .. } = content
             && !std::mem::replace(asked, true)
