@@ -88,29 +88,41 @@ impl Relay {
         session: Option<Box<Session>>,
         first: &[u8],
         listener: Arc<Listener>,
-        (client, reserved): (SocketAddr, bool),
+        client: (SocketAddr, bool),
     ) {
-        let limits = self.current(&listener).limits;
-        let mut out = Vec::new();
-        let connection = Connection::new(Role::Server, client_limits(&limits), &mut out);
-        let age = limits.max_connection_age.mul_f64(0.9 + 0.2 * fastrand::f64());
-        let kind = Kind::Client(listener);
-        let (id, socket) = self.add_link(connection, kind, (socket, session), out, age);
-        let settings = Arc::clone(&self.settings().borrow());
-        let began = self.turn(|engine| {
-            let (link, now) = (&mut engine.links[id], engine.context.now);
-            (link.client, link.reserved) = (Some(client), reserved);
-            // One may have come since the accept.
-            link.reload(&settings, now);
-            engine.feed(id, first)
-        });
-        if began {
+        let (id, socket, goes_on) = self.begin((socket, session), first, listener, client);
+        if goes_on {
             self.drive(id, &socket).await;
         }
         if self.turn(|engine| engine.remove_link(id)) {
             // In a box, which is there for that moment: a task has room for all that it awaits.
             Box::pin(net::close(&socket)).await;
         }
+    }
+
+    /// Adds a client's connection, and takes what was read of it. Apart from what waits for it: a
+    /// task keeps room for all of the function that it is in.
+    fn begin(
+        &self,
+        socket: (TcpStream, Option<Box<Session>>),
+        first: &[u8],
+        listener: Arc<Listener>,
+        (client, reserved): (SocketAddr, bool),
+    ) -> (usize, Rc<TcpStream>, bool) {
+        let limits = self.current(&listener).limits;
+        let mut out = Vec::new();
+        let connection = Connection::new(Role::Server, client_limits(&limits), &mut out);
+        let age = limits.max_connection_age.mul_f64(0.9 + 0.2 * fastrand::f64());
+        let (id, socket) = self.add_link(connection, Kind::Client(listener), socket, out, age);
+        let settings = Arc::clone(&self.settings().borrow());
+        let goes_on = self.turn(|engine| {
+            let (link, now) = (&mut engine.links[id], engine.context.now);
+            (link.client, link.reserved) = (Some(client), reserved);
+            // One may have come since the accept.
+            link.reload(&settings, now);
+            engine.feed(id, first)
+        });
+        (id, socket, goes_on)
     }
 
     pub(super) fn add_link(

@@ -11,15 +11,15 @@ use super::{
 #[derive(Debug)]
 pub struct Encoder {
     /// Identity and size of each entry, the newest first.
-    entries: VecDeque<(u32, usize)>,
+    entries: VecDeque<(u32, u32)>,
     size: usize,
     limit: usize,
     /// Table sizes to announce: the smallest since the last block, and the last.
     updates: Option<(usize, usize)>,
-    /// Entries ever inserted.
-    inserted: u32,
-    /// Where an identity was inserted, if its slot was not taken by another one since.
-    places: Box<[(u32, u32); PLACES]>,
+    /// Entries ever inserted, of which only the last byte is needed: there are at most 128.
+    inserted: u8,
+    /// What `inserted` was when an identity was, if its slot was not taken by another one since.
+    places: Box<[u8; PLACES]>,
 }
 
 impl Encoder {
@@ -31,7 +31,7 @@ impl Encoder {
             limit: size.min(MOST),
             updates: (size < MOST).then_some((size, size)),
             inserted: 0,
-            places: Box::new([(0, 0); PLACES]),
+            places: Box::new([0; PLACES]),
         }
     }
 
@@ -70,10 +70,9 @@ impl Encoder {
             out.push(0x80 | id as u8);
             return;
         }
-        let (holder, place) = self.places[id as usize % PLACES];
         // The newest entry has index 62; the table holds the last `entries.len()` insertions.
-        let age = self.inserted.wrapping_sub(place) as usize;
-        if holder == id && age < self.entries.len() {
+        let age = usize::from(self.inserted.wrapping_sub(self.places[id as usize % PLACES]));
+        if self.entries.get(age).is_some_and(|(holder, _)| *holder == id) {
             put_integer(0x80, 7, STATICS as usize + 1 + age, out);
             return;
         }
@@ -86,8 +85,8 @@ impl Encoder {
         if field.size() <= self.limit {
             self.size += field.size();
             self.inserted = self.inserted.wrapping_add(1);
-            self.entries.push_front((id, field.size()));
-            self.places[id as usize % PLACES] = (id, self.inserted);
+            self.entries.push_front((id, field.size() as u32));
+            self.places[id as usize % PLACES] = self.inserted;
         }
     }
 
@@ -104,7 +103,7 @@ impl Encoder {
     fn evict_to(&mut self, size: usize) {
         while self.size > size {
             match self.entries.pop_back() {
-                Some((_, entry)) => self.size -= entry,
+                Some((_, entry)) => self.size -= entry as usize,
                 None => return,
             }
         }
