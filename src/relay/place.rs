@@ -69,9 +69,6 @@ impl Engine {
                 // Full, or about to have a companion.
                 _ if best.is_some() || lane.is_growing() => {
                     opening.queued = None;
-                    if let Some(best) = best {
-                        self.links[best].awaited = true;
-                    }
                     self.wait(key, at, false);
                     return None;
                 }

@@ -51,6 +51,13 @@ impl Lane {
         self.dialing
     }
 
+    /// Has each of its connections tell when its socket takes more.
+    fn await_room(&self, links: &mut Links) {
+        for id in &self.links {
+            links[*id].awaited = true;
+        }
+    }
+
     /// Whether a call can be opened now.
     fn takes_one(&self, links: &Links) -> bool {
         self.best(links).is_some_and(|best| links[best].takes_call())
@@ -76,6 +83,7 @@ impl Engine {
         let Some(lane) = self.lanes.get_mut(&at) else { return };
         let queue = if held_back { &mut lane.held_back } else { &mut lane.waiting };
         let turn = queue.push(client, key);
+        lane.await_room(&mut self.links);
         if let Some(call) = self.call(key)
             && let Peer::Opening(opening) = &mut call.peer
         {
@@ -107,8 +115,11 @@ impl Engine {
                 }
             }
         }
-        if let Some(lane) = self.lanes.get_mut(&at)
-            && !lane.waiting.is_empty()
+        let Some(lane) = self.lanes.get_mut(&at) else { return };
+        if lane.is_waited_for() {
+            lane.await_room(&mut self.links);
+        }
+        if !lane.waiting.is_empty()
             && lane.grows(lane.best(&self.links), &self.links, self.most_links)
         {
             self.commands.push(Command::Dial(Arc::clone(&lane.upstream), at));

@@ -4,7 +4,11 @@ use std::{net::SocketAddr, time::Duration};
 
 use bytes::Bytes;
 use h2::SendStream;
-use tokio::{net::TcpListener, task::JoinSet, time::sleep};
+use tokio::{
+    net::TcpListener,
+    task::JoinSet,
+    time::{sleep, timeout},
+};
 
 use super::{UNARY, alone, echo, listener, retries};
 use crate::fixture::{
@@ -69,6 +73,48 @@ async fn serve(listener: &TcpListener, call: Call) {
     wire.play(1, &echo(request.body), 16_384).await;
     let reply = read(call.response.await.unwrap()).await.unwrap();
     assert_eq!((reply.code(), reply.body), (0, vec![0, 0, 0, 0, 1, 7]));
+}
+
+#[tokio::test]
+async fn calls_that_wait_for_a_socket_go_on_as_it_takes_more() {
+    let (listener, address) = listener().await;
+    let proxy = alone(&[address], "limits: { max_upstream_connections: 1 }").await;
+    let mut caller = Caller::connect(proxy.address("otlp")).await;
+    let first = caller.open("/test.Echo/Sink").await.unwrap();
+    let (mut wire, from) = accept(&listener).await;
+    wire.begun(1).await;
+    let mut tasks = JoinSet::new();
+    tasks.spawn(upload(first.request));
+    fill(&mut wire, (address, from), 1 << 20).await;
+
+    let large = "v".repeat(12_000);
+    let head = [
+        (":method", "POST"),
+        (":scheme", "http"),
+        (":authority", "upbeat"),
+        (":path", UNARY),
+        ("content-type", "application/grpc"),
+        ("te", "trailers"),
+        ("x-large", &large),
+    ];
+    let mut client = Wire::connect(proxy.address("otlp")).await;
+    for _ in 0..100 {
+        let stream = client.open();
+        client.head(stream, &head, true).await;
+    }
+    let open = r#"upbeat_streams{listener="otlp",upstream="otlp"}"#;
+    eventually("they wait", async || proxy.metric(open).await == 101.0).await;
+    tasks.shutdown().await;
+    drop((caller, first.response));
+    // None is answered: no stream ends that could wake another.
+    let heads = async {
+        while wire.arriving.values().filter(|it| it.value("x-large").is_some()).count() < 100 {
+            wire.next().await.unwrap();
+        }
+    };
+    timeout(Duration::from_secs(20), heads).await.expect("all of them come");
+    drop((wire, client));
+    proxy.stop().await;
 }
 
 /// Has a call come while an upload fills the way to its endpoint by steps of so many bytes; then the
