@@ -32,6 +32,10 @@ pub(super) struct Flow {
     receiver: Progress,
     sender: Progress,
     pub(super) bytes: u64,
+    /// How many small frames were sent on without an answer, and until when they count, in
+    /// milliseconds.
+    small: u8,
+    small_until: u64,
 }
 
 /// How many bytes passed since a time, in milliseconds.
@@ -74,6 +78,8 @@ impl Flow {
             receiver: Progress::default(),
             sender: Progress::default(),
             bytes: 0,
+            small: 0,
+            small_until: 0,
         }
     }
 
@@ -164,12 +170,31 @@ impl Flow {
         self.framed && last.unfinished() == 0
     }
 
-    /// Whether what waits and `more` that came are a small part of a message. A client that sends its
-    /// message by the byte would have an endpoint get as many frames, at which that may end the
+    /// Whether what waits and `more` that came are to be sent with what follows: a small part of a
+    /// message, or small messages one after the other to which nobody says anything. A client that
+    /// sends by the byte would have an endpoint get as many frames, at which that may end the
     /// connection with everybody's calls.
-    pub(super) fn is_crumbs(&self, more: usize) -> bool {
-        let unfinished = self.framed && !self.ended && self.came.unfinished() > 0;
-        unfinished && self.queued().len() + more < LEAST_BROUGHT
+    pub(super) fn is_crumbs(&self, more: usize, now: u64) -> bool {
+        let many = || self.small >= MOST_SMALL && now < self.small_until;
+        self.framed
+            && !self.ended
+            && self.queued().len() + more < LEAST_BROUGHT
+            && (self.came.unfinished() > 0 || many())
+    }
+
+    /// Notes a frame that was sent on.
+    pub(super) fn sent(&mut self, bytes: usize, now: u64) {
+        if bytes < SMALL {
+            if now >= self.small_until {
+                (self.small, self.small_until) = (0, now + SMALL_TIME);
+            }
+            self.small = self.small.saturating_add(1);
+        }
+    }
+
+    /// Notes that something came back: whoever talks waits for nothing here.
+    pub(super) fn answered(&mut self) {
+        self.small = 0;
     }
 
     /// Since when its receiver has taken less than it should.
@@ -199,6 +224,10 @@ fn pass(sizes: &mut MessageSizes, bytes: &[u8]) {
 const LEAST_TAKEN: usize = 16 << 10;
 /// Bytes, or the rest, that a sender must bring of a message within `message_timeout`.
 const LEAST_BROUGHT: usize = 1 << 10;
+/// Smaller frames are counted, in bytes, and so many of them may be sent in so many milliseconds.
+const SMALL: usize = 256;
+const MOST_SMALL: u8 = 4;
+const SMALL_TIME: u64 = 50;
 
 #[cfg(test)]
 mod tests {
@@ -256,13 +285,30 @@ mod tests {
     fn crumbs_are_small_parts_of_a_message_that_is_not_whole() {
         let mut flow = Flow::new(1 << 20);
         came(&mut flow, &[0, 0, 0, 8, 0], 0, 0);
-        assert!(flow.is_crumbs(0) && !flow.is_crumbs(1019));
+        assert!(flow.is_crumbs(0, 0) && !flow.is_crumbs(1019, 0));
         came(&mut flow, &[7; 2048], 2048, 0);
-        assert!(!flow.is_crumbs(0), "it is whole");
+        assert!(!flow.is_crumbs(0, 0), "it is whole");
         came(&mut flow, &[0; 4], 0, 0);
-        assert!(flow.is_crumbs(0));
+        assert!(flow.is_crumbs(0, 0));
         flow.ended = true;
-        assert!(!flow.is_crumbs(0), "no more will come");
+        assert!(!flow.is_crumbs(0, 0), "no more will come");
+    }
+
+    #[test]
+    fn small_messages_that_nobody_answers_are_sent_together() {
+        let mut flow = Flow::new(100);
+        for _ in 0..4 {
+            assert!(!flow.is_crumbs(6, 10));
+            flow.sent(6, 10);
+        }
+        assert!(flow.is_crumbs(6, 59) && !flow.is_crumbs(1024, 59));
+        assert!(!flow.is_crumbs(6, 60), "its time is over");
+        flow.answered();
+        assert!(!flow.is_crumbs(6, 11));
+        for _ in 0..9 {
+            flow.sent(256, 11);
+        }
+        assert!(!flow.is_crumbs(6, 11), "they are not small");
     }
 
     #[test]

@@ -36,7 +36,7 @@ impl Engine {
         let Some(link) = self.links.get_mut(to.link) else { return };
         self.buffers.supply(&mut link.out);
         let mut taken = 0;
-        let crumbs = direction == Direction::Request && flow.is_crumbs(payload.len());
+        let crumbs = direction == Direction::Request && flow.is_crumbs(payload.len(), now);
         let room = |link: &Link, wanted| match crumbs && !link.pressed {
             true => 0,
             false => link.room_on(to.stream, wanted),
@@ -54,6 +54,7 @@ impl Engine {
             link.connection.data(to.stream, bytes, end, &mut link.out);
             self.replays.keep(replay, bytes, more, &mut self.context);
             flow.done |= end;
+            flow.sent(part, now);
             taken += flow.pop(part, now);
         }
         let mut passed = 0;
@@ -68,6 +69,7 @@ impl Engine {
                     self.sending.push(to.link);
                 }
                 flow.done |= end;
+                flow.sent(passed, now);
                 taken += passed;
             }
         }

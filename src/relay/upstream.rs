@@ -84,6 +84,7 @@ impl Engine {
         let now = self.context.now;
         let call = &mut self.calls[index as usize];
         let Peer::Endpoint(peer) = &mut call.peer else { return };
+        call.request.answered();
         if let Err(error) = call.response.receive(payload.bytes(), now) {
             return self.fail(index, &Status::new(Code::ResourceExhausted, error.to_string()));
         }

@@ -353,3 +353,45 @@ async fn what_is_malformed_is_counted_and_a_response_ends_in_our_own_words() {
     };
     tokio::join!(endpoint, client);
 }
+
+#[tokio::test]
+async fn small_messages_reach_an_endpoint_together_and_at_once_where_they_are_answered() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let proxy = proxy(listener.local_addr().unwrap(), "{}").await;
+    let (many, answered) = (2000, 100);
+    let endpoint = async {
+        let mut wire = Wire::accept(&listener).await;
+        let request = wire.message(1).await;
+        assert_eq!(request.body.len(), many * 5);
+        assert!(request.data_frames.len() < many / 4, "{} frames", request.data_frames.len());
+        wire.head(3, &[(":status", "200"), ("content-type", "application/grpc")], false).await;
+        for number in 1..=answered {
+            while wire.arriving.get(&3).is_none_or(|it| it.body.len() < number * 5) {
+                wire.next().await.unwrap();
+            }
+            wire.data(3, &[0; 5], false).await;
+        }
+        while wire.next().await.is_some() {}
+    };
+    let client = async {
+        let mut wire = Wire::connect(proxy.address("otlp")).await;
+        let stream = wire.open();
+        wire.head(stream, &call("/a.B/C", &[]), false).await;
+        for number in 1..=many {
+            wire.data(stream, &[0; 5], number == many).await;
+        }
+        let stream = wire.open();
+        wire.head(stream, &call("/a.B/C", &[]), false).await;
+        let begun = Instant::now();
+        for number in 1..=answered {
+            wire.data(stream, &[0; 5], false).await;
+            while wire.arriving.get(&stream).is_none_or(|it| it.body.len() < number * 5) {
+                wire.next().await.unwrap();
+            }
+        }
+        assert!(begun.elapsed() < Duration::from_secs(3), "{:?}", begun.elapsed());
+        drop(wire);
+        proxy.stop().await;
+    };
+    tokio::join!(endpoint, client);
+}
