@@ -4,7 +4,7 @@
 //!
 //! # The floors
 //!
-//! A module imports lower floors only, nothing beside or above it; `tests/floors.rs` keeps it so.
+//! A module imports lower floors only, nothing beside or above it; `tests/floors` keeps it so.
 //!
 //! ```text
 //! 8  main  cli                     arguments → tracing → configuration → exit code
