@@ -30,6 +30,7 @@ impl Connection {
         }
     }
 
+    /// Apart, so that the outcome is made where the caller has it: it is large to copy.
     fn advance_or_end(
         &mut self,
         input: &[u8],

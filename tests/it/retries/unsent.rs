@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, time::Duration};
 
 use bytes::Bytes;
-use h2::SendStream;
+use h2::{SendStream, client::ResponseFuture};
 use tokio::{
     net::TcpListener,
     task::JoinSet,
@@ -55,6 +55,27 @@ async fn fill(wire: &mut Wire, (address, from): (SocketAddr, SocketAddr), step: 
     }
 }
 
+/// An upload that fills the way to its endpoint.
+struct Upload {
+    caller: Caller,
+    response: ResponseFuture,
+    tasks: JoinSet<()>,
+}
+
+impl Upload {
+    /// Begins one, and fills the way by steps of so many bytes; with the endpoint's connection.
+    async fn begin(proxy: &Proxy, listener: &TcpListener, step: u32) -> (Wire, Self) {
+        let mut caller = Caller::connect(proxy.address("otlp")).await;
+        let call = caller.open("/test.Echo/Sink").await.unwrap();
+        let (mut wire, from) = accept(listener).await;
+        wire.begun(1).await;
+        let mut tasks = JoinSet::new();
+        tasks.spawn(upload(call.request));
+        fill(&mut wire, (listener.local_addr().unwrap(), from), step).await;
+        (wire, Self { caller, response: call.response, tasks })
+    }
+}
+
 async fn asked(proxy: &Proxy, caller: &mut Caller) -> Call {
     let mut call = caller.open(UNARY).await.unwrap();
     call.request.send_data(Bytes::from_static(&[0, 0, 0, 0, 1, 7]), true).unwrap();
@@ -79,13 +100,7 @@ async fn serve(listener: &TcpListener, call: Call) {
 async fn calls_that_wait_for_a_socket_go_on_as_it_takes_more() {
     let (listener, address) = listener().await;
     let proxy = alone(&[address], "limits: { max_upstream_connections: 1 }").await;
-    let mut caller = Caller::connect(proxy.address("otlp")).await;
-    let first = caller.open("/test.Echo/Sink").await.unwrap();
-    let (mut wire, from) = accept(&listener).await;
-    wire.begun(1).await;
-    let mut tasks = JoinSet::new();
-    tasks.spawn(upload(first.request));
-    fill(&mut wire, (address, from), 1 << 20).await;
+    let (mut wire, mut first) = Upload::begin(&proxy, &listener, 1 << 20).await;
 
     let large = "v".repeat(12_000);
     let head = [
@@ -104,8 +119,8 @@ async fn calls_that_wait_for_a_socket_go_on_as_it_takes_more() {
     }
     let open = r#"upbeat_streams{listener="otlp",upstream="otlp"}"#;
     eventually("they wait", async || proxy.metric(open).await == 101.0).await;
-    tasks.shutdown().await;
-    drop((caller, first.response));
+    first.tasks.shutdown().await;
+    drop(first);
     // None is answered: no stream ends that could wake another.
     let heads = async {
         while wire.arriving.values().filter(|it| it.value("x-large").is_some()).count() < 100 {
@@ -122,13 +137,7 @@ async fn calls_that_wait_for_a_socket_go_on_as_it_takes_more() {
 async fn placed_again(step: u32) -> f64 {
     let (listener, address) = listener().await;
     let proxy = alone(&[address], "").await;
-    let mut caller = Caller::connect(proxy.address("otlp")).await;
-    let first = caller.open("/test.Echo/Sink").await.unwrap();
-    let (mut wire, from) = accept(&listener).await;
-    wire.begun(1).await;
-    let mut tasks = JoinSet::new();
-    tasks.spawn(upload(first.request));
-    fill(&mut wire, (address, from), step).await;
+    let (wire, first) = Upload::begin(&proxy, &listener, step).await;
     let mut other = Caller::connect(proxy.address("otlp")).await;
     let second = asked(&proxy, &mut other).await;
     drop(wire);
@@ -137,7 +146,7 @@ async fn placed_again(step: u32) -> f64 {
     let lost = read(first.response.await.unwrap()).await.unwrap();
     assert_eq!(lost.code(), 14, "it was written");
     let unsent = retries(&proxy, "unsent").await;
-    drop((caller, other, tasks));
+    drop((first.caller, other, first.tasks));
     proxy.stop().await;
     unsent
 }
