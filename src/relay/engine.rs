@@ -123,7 +123,7 @@ impl Engine {
             methods: Vec::new(),
             plain: Vec::new(),
             epoch: 0,
-            buffers: Buffers::default(),
+            buffers: Buffers::new(OUTPUT_ROOM),
             opened: Vec::new(),
             replays: Replays::new(
                 usize::try_from(limits.max_replay_size.as_u64()).unwrap_or(usize::MAX),
@@ -287,3 +287,6 @@ impl Engine {
         self.pump_waiting(id);
     }
 }
+
+/// Room of spare buffers for what links write, in bytes.
+const OUTPUT_ROOM: usize = 2 << 20;

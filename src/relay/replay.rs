@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use super::flow::Flow;
+use super::{buffers::Buffers, flow::Flow};
 use crate::{
     config::Retry,
     http2::{block::Block, connection::Context},
@@ -87,17 +87,19 @@ pub(super) struct Replays {
     most: usize,
     /// Heads of all, and the room that their payload has, in bytes.
     kept: usize,
-    /// Buffers to be used again: one that is made for each call costs more than the copy, a third
-    /// of a call at 16 KiB.
-    spares: Vec<Vec<u8>>,
-    /// How much room there is in them, in bytes.
-    room: usize,
+    /// A new one for each call costs a third of a call at 16 KiB.
+    spares: Buffers,
 }
 
 impl Replays {
     /// Keeping at most so much payload of each call, in bytes.
     pub(super) fn new(most: usize) -> Self {
-        Self { most, kept: 0, spares: Vec::new(), room: 0 }
+        Self { most, kept: 0, spares: Buffers::new(ROOM) }
+    }
+
+    /// Drops the room that no call needs any more.
+    pub(super) fn trim(&mut self) {
+        self.spares.trim();
     }
 
     /// Keeping at most so much of those that are sent from now on.
@@ -124,9 +126,8 @@ impl Replays {
         }
         let sent = match bodiless {
             true => Vec::new(),
-            false => self.spares.pop().unwrap_or_default(),
+            false => self.spares.take(),
         };
-        self.room -= sent.capacity();
         self.kept += head.size() + sent.capacity();
         Some(Replay { head, bodiless, left, sent })
     }
@@ -157,14 +158,10 @@ impl Replays {
 
     /// Gives back what was kept of a call.
     pub(super) fn end(&mut self, replay: Replay, context: &mut Context) {
-        let Replay { head, mut sent, .. } = replay;
+        let Replay { head, sent, .. } = replay;
         self.kept -= head.size() + sent.capacity();
         context.recycle(head);
-        if sent.capacity() > 0 && self.room + sent.capacity() <= ROOM {
-            self.room += sent.capacity();
-            sent.clear();
-            self.spares.push(sent);
-        }
+        self.spares.give(sent);
     }
 
     /// Puts what was sent back to what is to be sent; the head and the endpoints that had it.

@@ -37,6 +37,8 @@ impl Engine {
         self.leave_removed();
         self.end_doubts();
         self.given_up.tell();
+        self.buffers.trim();
+        self.replays.trim();
         let now = self.context.now;
         let (mut ready, mut leaving, mut suspects) = (Vec::new(), Vec::new(), Vec::new());
         for slot in self.links.next_slots(SLICE) {
