@@ -1,4 +1,5 @@
 FROM rust:1.95-slim-bookworm AS build
+RUN apt-get update && apt-get install --yes --no-install-recommends make
 WORKDIR /upbeat
 COPY Cargo.toml Cargo.lock ./
 COPY src src

@@ -14,7 +14,7 @@ use crate::{
     endpoints::Server,
     fixture::echo::Echo,
     options::Options,
-    subject::Subject,
+    subject::{self, Subject},
     victim::{Pace, Tally, UNARY, Victim},
 };
 
@@ -113,6 +113,9 @@ impl<'a> Scene<'a> {
         let client = Victim::start(twin.listener("otlp"), Pace::new(self.options.is_strict()));
         self.keep(endpoint);
         self.twin = Some((twin, client));
+        if self.options.slow {
+            subject::warm(address).await?;
+        }
         sleep(SETTLING).await;
         self.victim().take();
         sleep(self.scaled(CALM)).await;

@@ -20,10 +20,15 @@ use tokio::{
     time::{Instant, sleep},
 };
 
-use crate::fixture::{
-    caller::get,
-    program::{Running, program},
-    usage::Tree,
+use crate::{
+    crowd,
+    fixture::{
+        caller::get,
+        program::{Running, program},
+        usage::Tree,
+    },
+    raw::request,
+    victim::UNARY,
 };
 
 /// A proxy that listens.
@@ -179,3 +184,21 @@ impl Subject {
 
 /// How long it may take until it serves.
 const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Has each worker do what calls need, and give back what they need no more: memory that a process
+/// takes for its first calls is no attack's.
+pub(crate) async fn warm(address: SocketAddr) -> anyhow::Result<()> {
+    let mut clients = crowd::open(address, 8, &[]).await?;
+    for client in &mut clients {
+        for _ in 0..16 {
+            client.unary(&request(UNARY), 16_000);
+        }
+    }
+    crowd::until(&mut clients, Duration::from_secs(5), |it| it.over() == 16).await;
+    drop(clients);
+    sleep(PURGED).await;
+    Ok(())
+}
+
+/// Memory that is free goes back to the system within this time.
+const PURGED: Duration = Duration::from_secs(12);
