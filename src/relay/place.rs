@@ -56,7 +56,7 @@ impl Engine {
                 self.commands.push(Command::Dial(Arc::clone(&lane.upstream), at));
             }
             match best {
-                Some(best) if links[best].takes_call() => {
+                Some(best) if lane.takes_on(&links[best]) => {
                     opening.queued = None;
                     let grown = lane.links.len() >= self.most_links;
                     let scarce = grown && is_scarce(&links[best].connection);

@@ -12,6 +12,7 @@ use super::{
     call::{CallKey, Peer, Waiting},
     engine::{Command, Engine},
     lane::{Lane, LaneKey},
+    link::Link,
     links::Links,
     payload::Payload,
 };
@@ -23,11 +24,14 @@ use crate::{
 };
 
 impl Lane {
-    /// The connection with the fewest streams among those that may be given more; one whose socket
-    /// takes nothing last.
+    /// The connection with the fewest streams among those that may be given more; one whose window
+    /// is exhausted after these, one whose socket takes nothing last.
     pub(super) fn best(&self, links: &Links) -> Option<usize> {
         let open = |id: &usize| links[*id].is_open() && links[*id].connection.max_streams() > 0;
-        let load = |id: &usize| (links[*id].room() == 0, links[*id].connection.streams());
+        let load = |id: &usize| {
+            let connection = &links[*id].connection;
+            (links[*id].room() == 0, connection.is_exhausted(), connection.streams())
+        };
         self.links.iter().copied().filter(open).min_by_key(load)
     }
 
@@ -36,17 +40,19 @@ impl Lane {
         self.links.iter().any(|id| links[*id].connection.max_streams() == 0)
     }
 
-    /// Whether another connection is to be made now, since the best one has few streams left.
+    /// Whether another connection is to be made now, since the best one has few streams left, or no
+    /// window.
     pub(super) fn grows(&mut self, best: Option<usize>, links: &Links, most: usize) -> bool {
         let busy = best.is_none_or(|best| {
-            let limit = links[best].connection.max_streams().min(BUSY);
-            links[best].connection.streams() >= limit - limit / 8
+            let connection = &links[best].connection;
+            let limit = connection.max_streams().min(BUSY);
+            connection.streams() >= limit - limit / 8 || connection.is_exhausted()
         });
         if !busy || self.dialing || self.failure.is_some() {
             return false;
         }
-        // One that looks dead may be of no use any more.
-        let alive = self.links.iter().filter(|id| links[**id].suspected_at.is_none()).count();
+        // One that looks dead, or that cannot be written to, is of no use any more.
+        let alive = self.links.iter().filter(|id| links[**id].is_open()).count();
         self.dialing = alive < most && !self.is_shut(links);
         self.dialing
     }
@@ -60,7 +66,13 @@ impl Lane {
 
     /// Whether a call can be opened now.
     fn takes_one(&self, links: &Links) -> bool {
-        self.best(links).is_some_and(|best| links[best].takes_call())
+        self.best(links).is_some_and(|best| self.takes_on(&links[best]))
+    }
+
+    /// Whether a call can be opened now on the best one. Where that has no window another one is
+    /// about to come: streams that are not read may keep its window for long.
+    pub(super) fn takes_on(&self, best: &Link) -> bool {
+        best.takes_call() && !(best.connection.is_exhausted() && self.is_growing())
     }
 
     /// Whether there is nothing here that a call could wait for.

@@ -57,6 +57,11 @@ impl Connection {
         stream.min(self.send.available())
     }
 
+    /// Whether streams that the peer does not read have taken the window that all share.
+    pub fn is_exhausted(&self) -> bool {
+        self.send.available() < WORTH
+    }
+
     /// How many bytes are worth a frame of their own where more wait: a window that opens by small
     /// steps makes as many small frames (RFC 1122, 4.2.3.4). A peer whose windows are small from
     /// the beginning gets half of one.

@@ -1,6 +1,6 @@
-//! An endpoint that takes no payload any more: it holds up its own calls alone.
+//! Endpoints that take no payload any more, of all calls or of some: these alone are held up.
 
-use std::time::Duration;
+use std::{sync::atomic::Ordering::SeqCst, time::Duration};
 
 use bytes::Bytes;
 use tokio::{
@@ -10,10 +10,11 @@ use tokio::{
     time::{Instant, sleep, timeout},
 };
 
-use super::{UNARY, healthy, one_worker};
+use super::{HANG, UNARY, call, healthy, one_worker, proxy};
 use crate::fixture::{
     caller::{Caller, read},
     echo::{Echo, send},
+    eventually,
     wire::{Frame, INITIAL_WINDOW_SIZE, SETTINGS, WINDOW_UPDATE, Wire, grpc_frame},
 };
 
@@ -106,4 +107,26 @@ async fn an_endpoint_that_gives_no_credit_holds_up_its_own_calls_alone() {
 #[tokio::test]
 async fn an_endpoint_that_reads_nothing_holds_up_its_own_calls_alone() {
     holds_up_its_own_calls_alone(reads_nothing).await;
+}
+
+#[tokio::test]
+async fn calls_go_around_a_connection_whose_window_is_held_by_streams_that_nobody_reads() {
+    let echo = Echo::start().await;
+    let proxy = proxy(&[echo.address()], "").await;
+    let mut holder = Wire::connect(proxy.address("otlp")).await;
+    // More than the 4 MiB that the endpoint takes on a connection.
+    for _ in 0..66 {
+        let stream = holder.open();
+        holder.head(stream, &call(HANG), false).await;
+        holder.body(stream, &[0; 65_535], 16_384, false).await;
+    }
+    eventually("all are there", async || echo.seen().open.load(SeqCst) == 66).await;
+    let mut caller = Caller::connect(proxy.address("otlp")).await;
+    for _ in 0..20 {
+        let small = timeout(Duration::from_secs(5), caller.unary(UNARY, &[0; 5])).await;
+        assert_eq!(small.expect("it is held up").unwrap().code(), 0);
+    }
+    assert_eq!(echo.seen().connections.load(SeqCst), 2);
+    drop((holder, caller));
+    _ = proxy.ending().await;
 }

@@ -136,7 +136,7 @@ async fn calls_that_wait_for_a_socket_go_on_as_it_takes_more() {
 /// endpoint goes. Returns how many calls were placed again for an unsent head.
 async fn placed_again(step: u32) -> f64 {
     let (listener, address) = listener().await;
-    let proxy = alone(&[address], "").await;
+    let proxy = alone(&[address], "limits: { max_upstream_connections: 1 }").await;
     let (wire, first) = Upload::begin(&proxy, &listener, step).await;
     let mut other = Caller::connect(proxy.address("otlp")).await;
     let second = asked(&proxy, &mut other).await;
