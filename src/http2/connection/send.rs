@@ -57,7 +57,7 @@ impl Connection {
         stream.min(self.send.available())
     }
 
-    /// Whether streams that the peer does not read have taken the window that all share.
+    /// Tells that streams which the peer does not read hold the window that all share.
     pub fn is_exhausted(&self) -> bool {
         self.send.available() < WORTH
     }

@@ -19,7 +19,7 @@ use tokio::{
     time::timeout,
 };
 
-use crate::fixture::{caller::get, program::command};
+use crate::fixture::{caller::get, eventually, program::command};
 
 /// `upbeat run`. Its standard error is a pipe that is read only where a test asks for a line.
 pub(super) struct Process {
@@ -114,6 +114,18 @@ impl Process {
 
     pub(super) fn pid(&self) -> Pid {
         Pid::from_raw(self.child.id().unwrap().try_into().unwrap()).unwrap()
+    }
+
+    /// Stops all its threads, of which one that has the core goes on for a moment after the signal.
+    pub(super) async fn halt(&self) {
+        self.signal(Signal::STOP);
+        let tasks = format!("/proc/{}/task", self.pid());
+        let stopped = |task: io::Result<fs::DirEntry>| {
+            let stat = fs::read_to_string(task.unwrap().path().join("stat")).unwrap();
+            stat.rsplit(") ").next().unwrap().starts_with('T')
+        };
+        eventually("all threads are stopped", async || fs::read_dir(&tasks).unwrap().all(stopped))
+            .await;
     }
 
     pub(super) fn signal(&self, signal: Signal) {

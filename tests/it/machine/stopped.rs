@@ -45,7 +45,7 @@ async fn what_was_asked_while_the_process_was_stopped_is_not_answered_from_befor
     let mut watch = watch(process.address("otlp"), "").await;
     assert_eq!(watch.next().await.unwrap().unwrap().status(), ServingStatus::Serving);
 
-    process.signal(Signal::STOP);
+    process.halt().await;
     drop(endpoint);
     let stopped = async {
         sleep(Duration::from_secs(7)).await;
@@ -74,7 +74,7 @@ async fn nobody_was_silent_while_the_process_was_stopped() {
     for caller in &mut busy {
         open.push(caller.open("/test.Echo/Stream").await.unwrap());
     }
-    process.signal(Signal::STOP);
+    process.halt().await;
     sleep(Duration::from_secs(8)).await;
     process.signal(Signal::CONT);
     // Nor is any of them told to go.
