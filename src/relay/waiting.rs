@@ -69,7 +69,7 @@ impl Lane {
         self.best(links).is_some_and(|best| self.takes_on(&links[best]))
     }
 
-    /// Whether a call can be opened now on the best one. Where that has no window another one is
+    /// Tells that the best one can be given a call now. Where that has no window another one is
     /// about to come: streams that are not read may keep its window for long.
     pub(super) fn takes_on(&self, best: &Link) -> bool {
         best.takes_call() && !(best.connection.is_exhausted() && self.is_growing())
