@@ -67,6 +67,17 @@ impl Engine {
         CallKey { index, serial }
     }
 
+    /// Gives back the room of calls that were many once.
+    pub(super) fn trim_calls(&mut self) {
+        let room = self.calls.capacity();
+        if room > FEW && self.calls.len() < room / 4 {
+            // Up to the last one that is there still.
+            self.calls.shrink_to_fit();
+            self.looks.truncate(self.calls.capacity());
+            self.looks.shrink_to_fit();
+        }
+    }
+
     /// The call, if it is still there.
     pub(super) fn call(&mut self, key: CallKey) -> Option<&mut Call> {
         self.calls.get_mut(key.index as usize).filter(|call| call.serial == key.serial)
@@ -76,3 +87,6 @@ impl Engine {
         CallKey { index, serial: self.calls[index as usize].serial }
     }
 }
+
+/// Calls whose room is kept.
+const FEW: usize = 256;

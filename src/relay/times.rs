@@ -39,6 +39,7 @@ impl Engine {
         self.given_up.tell();
         self.buffers.trim();
         self.replays.trim();
+        self.trim_calls();
         let now = self.context.now;
         let (mut ready, mut leaving, mut suspects) = (Vec::new(), Vec::new(), Vec::new());
         for slot in self.links.next_slots(SLICE) {

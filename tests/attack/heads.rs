@@ -24,7 +24,7 @@ use crate::{
     },
     floods::NOISE,
     raw::{Raw, request},
-    scene::{Scene, Setup},
+    scene::{Aside, Scene, Setup},
     victim::UNARY,
 };
 
@@ -81,7 +81,10 @@ pub(crate) async fn dripped(scene: &mut Scene<'_>) -> anyhow::Result<()> {
 /// whose answers have no window; then one of 16 000 such fields.
 pub(crate) async fn hpack_bomb(scene: &mut Scene<'_>) -> anyhow::Result<()> {
     let (limits, stalled) = if scene.options.slow { ("", 30.0) } else { ("send_timeout: 2s", 2.0) };
-    let address = scene.begin(Setup { limits, ..Setup::default() }).await?;
+    // With an endpoint of its own: 15 MB of heads are much work for one, which is not the proxy's.
+    let endpoint = scene.echo(None).await?;
+    let aside = Aside::to(&[endpoint.address()], "");
+    let address = scene.begin(Setup { limits, ..aside.setup() }).await?;
     let large = "v".repeat(4000);
     let plain = [request("/test.Echo/Answer"), vec![("x-bytes", "1000")]].concat();
     let entry = encode(&[("x-large", &*large)], &[Form::Incremental]);

@@ -129,7 +129,7 @@ const ROWS: &[Row] = &[
     row!("29", Quick, peers, calls::cancels, "5000 cancels a second"),
     row!("30", Quick, peers, flow::small_answers, "1000 answers of five bytes at once"),
     row!("31", Quick, peers, floods::small_frames, "DATA frames of one byte"),
-    row!("32", Quick, calls::checks, "Checks without end"),
+    row!("32", Quick, calls::checks, "50 000 Checks a second"),
     row!("33", Quick, process::terminated, "SIGTERM under load"),
     row!("34", Quick, process::soak, "endpoints that come and go"),
     row!("A1", Quick, peers, flow::unread_answers, "768 answers of 300 KiB that nobody reads"),
