@@ -1,12 +1,14 @@
 //! Calls that are lawful one by one: too many, too large, cancelled, answered early.
 
-use std::{sync::atomic::Ordering::SeqCst, time::Duration};
+use std::{net::SocketAddr, sync::atomic::Ordering::SeqCst, time::Duration};
 
 use flate2::{Compression, write::GzEncoder};
 use futures_util::future::join_all;
 use std::io::Write;
 use tokio::{
     net::TcpStream,
+    runtime::Builder,
+    task::spawn_blocking,
     time::{Instant, interval, sleep},
 };
 use upbeat::http2::frame::{DATA, END_STREAM, WINDOW_UPDATE};
@@ -344,9 +346,13 @@ pub(crate) async fn checks(scene: &mut Scene<'_>) -> anyhow::Result<()> {
     let mut clients = crowd::open(address, 4, &[]).await?;
     let begun = Instant::now();
     let end = begun + scene.scaled(Duration::from_secs(20));
-    // On a thread of its own: what the others take of theirs is not the proxy's.
-    let asker = Raw::connect(address, &[]).await?;
-    let asker = scene.behind.spawn(one_check_at_a_time(asker, end));
+    // On a thread of its own, as the victim: what the others take of theirs is not the proxy's.
+    let asker = spawn_blocking(move || {
+        Builder::new_current_thread()
+            .enable_all()
+            .build()?
+            .block_on(one_check_at_a_time(address, end))
+    });
     let load = join_all(clients.iter_mut().map(async |client| {
         while Instant::now() < end && client.heard.closed.is_none() {
             let due = (begun.elapsed().as_secs_f64() * 12_500.0) as usize;
@@ -358,7 +364,7 @@ pub(crate) async fn checks(scene: &mut Scene<'_>) -> anyhow::Result<()> {
         }
     }));
     let (_, took) = tokio::join!(load, asker);
-    let mut took = took?;
+    let mut took = took??;
     took.sort_by(f64::total_cmp);
     let p99 = took[(took.len() * 99).div_ceil(100) - 1];
     let all = crowd::sum(&clients, |heard| heard.over());
@@ -368,8 +374,8 @@ pub(crate) async fn checks(scene: &mut Scene<'_>) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn one_check_at_a_time(mut client: Raw, end: Instant) -> Vec<f64> {
-    let mut took = Vec::new();
+async fn one_check_at_a_time(address: SocketAddr, end: Instant) -> anyhow::Result<Vec<f64>> {
+    let (mut client, mut took) = (Raw::connect(address, &[]).await?, Vec::new());
     while Instant::now() < end {
         let (started, over) = (Instant::now(), client.heard.over());
         client.unary(&request("/grpc.health.v1.Health/Check"), 0);
@@ -377,5 +383,5 @@ async fn one_check_at_a_time(mut client: Raw, end: Instant) -> Vec<f64> {
         took.push(started.elapsed().as_secs_f64() * 1e3);
         sleep(Duration::from_millis(10)).await;
     }
-    took
+    Ok(took)
 }
