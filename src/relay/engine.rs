@@ -220,7 +220,7 @@ impl Engine {
                     false => {}
                 }
             }
-            Event::Window { stream: 0, .. } => self.pump_waiting(id),
+            Event::Window { stream: 0, .. } => self.has_room(id),
             Event::Window { call, .. } => self.pump_stream(id, call),
             Event::Settings => {
                 self.pump_waiting(id);
@@ -276,8 +276,8 @@ impl Engine {
         }
     }
 
-    /// A link's socket has taken all that there was: what waits for it goes on, calls before payload
-    /// that could fill it again.
+    /// A link takes more, since its socket took all that there was or its window is open again: what
+    /// waits for it goes on, calls before payload that could fill it again.
     fn has_room(&mut self, id: usize) {
         if let Some(link) = self.links.get_mut(id)
             && std::mem::take(&mut link.awaited)

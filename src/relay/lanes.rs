@@ -41,10 +41,12 @@ impl Engine {
     pub(super) fn dial_failed(&mut self, at: LaneKey, why: String) {
         let Some(lane) = self.lanes.get_mut(&at) else { return };
         lane.failures += 1;
-        // With a connection left, calls can wait for room on it.
         if lane.links.is_empty() {
             lane.failure = Some(why);
             self.turn_away(at);
+        } else {
+            // Calls can have the connection that is left, or wait for room on it.
+            self.place_waiting(at);
         }
     }
 

@@ -70,9 +70,11 @@ impl Lane {
     }
 
     /// Tells that the best one can be given a call now. Where that has no window another one is
-    /// about to come: streams that are not read may keep its window for long.
+    /// about to come, unless an attempt has failed: streams that are not read may keep its window for
+    /// long.
     pub(super) fn takes_on(&self, best: &Link) -> bool {
-        best.takes_call() && !(best.connection.is_exhausted() && self.is_growing())
+        let better_comes = self.is_growing() && self.failures == 0;
+        best.takes_call() && !(best.connection.is_exhausted() && better_comes)
     }
 
     /// Whether there is nothing here that a call could wait for.

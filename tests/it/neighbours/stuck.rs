@@ -12,10 +12,11 @@ use tokio::{
 
 use super::{HANG, UNARY, call, healthy, one_worker, proxy};
 use crate::fixture::{
-    caller::{Caller, read},
+    caller::{Call, Caller, read},
     echo::{Echo, send},
     eventually,
-    wire::{Frame, INITIAL_WINDOW_SIZE, SETTINGS, WINDOW_UPDATE, Wire, grpc_frame},
+    proxy::Proxy,
+    wire::{DATA, Frame, INITIAL_WINDOW_SIZE, SETTINGS, WINDOW_UPDATE, Wire, grpc_frame},
 };
 
 /// Reads all that comes on a connection, and gives none of its window back.
@@ -128,5 +129,71 @@ async fn calls_go_around_a_connection_whose_window_is_held_by_streams_that_nobod
     }
     assert_eq!(echo.seen().connections.load(SeqCst), 2);
     drop((holder, caller));
+    _ = proxy.ending().await;
+}
+
+/// Exhausts the window of the only connection, and has a call wait for another one; with the
+/// endpoint's side of the first.
+async fn waits_beside(listener: &TcpListener) -> (Proxy, Wire, Caller, Call) {
+    let address = listener.local_addr().unwrap();
+    let config =
+        one_worker(&[address], "").replace("    probe:", "    connect_timeout: 60s\n    probe:");
+    let proxy = Proxy::start(&config).await;
+    proxy.wait_serving().await;
+    let mut caller = Caller::connect(proxy.address("otlp")).await;
+    let mut first = caller.open("/test.Echo/Sink").await.unwrap();
+    first.request.send_data(vec![0; 70_000].into(), false).unwrap();
+    let mut wire = loop {
+        let (socket, _) = listener.accept().await.unwrap();
+        // A probe of TCP leaves at once.
+        if let Some(wire) = Wire::serve(socket).await {
+            break wire;
+        }
+    };
+    wire.credits = false;
+    let mut taken = 0;
+    while taken < 65_535 {
+        let frame = wire.next().await.unwrap();
+        taken += if frame.kind == DATA { frame.payload.len() } else { 0 };
+    }
+    (proxy, wire, caller, first)
+}
+
+async fn asked(caller: &mut Caller) -> Call {
+    let mut call = caller.open(UNARY).await.unwrap();
+    call.request.send_data(Bytes::from_static(&[0; 5]), true).unwrap();
+    call
+}
+
+async fn second_comes(wire: &mut Wire) {
+    timeout(Duration::from_secs(10), wire.begun(3)).await.expect("the second call comes");
+}
+
+#[tokio::test]
+async fn a_call_has_a_connection_without_window_where_no_other_can_be_made() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let (proxy, mut wire, mut caller, first) = waits_beside(&listener).await;
+    drop(listener);
+    let second = asked(&mut caller).await;
+    second_comes(&mut wire).await;
+    drop((first, second, caller, wire));
+    _ = proxy.ending().await;
+}
+
+#[tokio::test]
+async fn a_call_that_waits_for_another_connection_has_the_first_again_when_its_window_is_open() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let (proxy, mut wire, mut caller, first) = waits_beside(&listener).await;
+    let second = asked(&mut caller).await;
+    // The next connection is never answered.
+    let silent = loop {
+        let (mut socket, _) = listener.accept().await.unwrap();
+        if socket.read(&mut [0; 24]).await.unwrap_or_default() == 24 {
+            break socket;
+        }
+    };
+    wire.send(Frame::new(WINDOW_UPDATE, 0, 0, 65_535_u32.to_be_bytes())).await;
+    second_comes(&mut wire).await;
+    drop((first, second, caller, wire, silent));
     _ = proxy.ending().await;
 }
