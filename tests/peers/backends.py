@@ -48,6 +48,8 @@ class Backend:
         # The values of x-call, by which a test knows its calls.
         self.calls: list[str] = []
         self.metadata: list[tuple[str, str | bytes]] = []
+        # Of the last Export that had spans: a probe has none.
+        self.exported = self.metadata
         self.remaining: float | None = None
         self.cancelled = threading.Event()
         self.port = 0
@@ -82,7 +84,10 @@ class Backend:
 
     def export(self, request: bytes, context: grpc.ServicerContext) -> bytes:
         self._note(context)
+        metadata = list(context.invocation_metadata())
         message = trace_service_pb2.ExportTraceServiceRequest.FromString(request)
+        if message.resource_spans:
+            self.exported = metadata
         if message.resource_spans and self.takes:
             time.sleep(self.takes)
         for resource in message.resource_spans:

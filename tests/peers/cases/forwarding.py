@@ -65,7 +65,7 @@ def sdk(world: World) -> str:
         equal(provider.force_flush(20_000), True, "flushed")
         provider.shutdown()
         equal(sorted(backend.spans), sorted(names), "spans")
-        equal([value for key, value in backend.metadata if key == "x-scope-orgid"], ["peers"])
+        equal([value for key, value in backend.exported if key == "x-scope-orgid"], ["peers"])
     return f"2 × {SPANS} spans"
 
 
