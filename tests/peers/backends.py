@@ -88,7 +88,6 @@ class Backend:
         message = trace_service_pb2.ExportTraceServiceRequest.FromString(request)
         if message.resource_spans:
             self.exported = metadata
-        if message.resource_spans and self.takes:
             time.sleep(self.takes)
         for resource in message.resource_spans:
             for scope in resource.scope_spans:
