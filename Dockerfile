@@ -1,6 +1,7 @@
 FROM rust:1.95-slim-bookworm AS build
 RUN apt-get update && apt-get install --yes --no-install-recommends make
 WORKDIR /upbeat
+COPY .cargo .cargo
 COPY Cargo.toml Cargo.lock ./
 COPY src src
 RUN cargo build --release --locked

@@ -4,9 +4,10 @@ use std::process::ExitCode;
 
 use tikv_jemallocator::Jemalloc;
 
-/// Gives memory back to the system seconds after it was freed, also where the process then idles.
-/// The system's allocator keeps 17 MiB a minute after ten connections have filled their buffers
-/// (row 6 of `tests/attack`), and mimalloc more; the three cost the same instructions a call.
+/// Gives memory back to the system a tenth of a second after it was freed (`.cargo/config.toml`), also
+/// where the process then idles. The system's allocator keeps 17 MiB a minute after ten
+/// connections have filled their buffers (row 6 of `tests/attack`), and mimalloc more; the three cost
+/// the same instructions a call.
 #[global_allocator]
 static ALLOCATOR: Jemalloc = Jemalloc;
 
