@@ -302,5 +302,6 @@ impl Drop for Counted {
     }
 }
 
-/// How long a worker has to say which connections are idle.
-const PATIENCE: Duration = Duration::from_millis(100);
+/// How long a worker has to say which connections are idle: as long as it counts as one that runs.
+/// A client is not turned away for a moment's delay.
+const PATIENCE: Duration = Duration::from_secs(2);

@@ -141,5 +141,6 @@ fn sizes(limits: &Limits) -> [u32; 2] {
 const MARGIN: usize = 16;
 /// How long there are no more after that.
 const WHILE: Duration = Duration::from_secs(10);
-/// How long a connection that is ended may take to give its place up.
-const SOON: Duration = Duration::from_millis(500);
+/// How long a connection that is ended may take to give its place up, beside a worker that is busy
+/// for a moment.
+const SOON: Duration = Duration::from_secs(2);

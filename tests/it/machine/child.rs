@@ -113,6 +113,7 @@ fn serve(endpoint: SocketAddr, fault: Fault) {
 listeners:
   - {{ name: open, address: "127.0.0.1:0", upstream: otlp }}
   - {{ name: closed, address: "127.0.0.1:0", allow: [192.0.2.0/24] }}
+  - {{ name: full, address: "127.0.0.1:0", upstream: otlp, max_connections: 1 }}
   - name: guarded
     address: "127.0.0.1:0"
     upstream: otlp
@@ -123,6 +124,7 @@ upstreams:
     probe: {{ interval: 300ms, timeout: 290ms, checks: [{{ tcp: {{}} }}] }}
 admin: {{ address: "127.0.0.1:0" }}
 drain: {{ delay: 0s, timeout: 2s }}
+limits: {{ reserved_connections: 0 }}
 workers: 2
 "#
     );

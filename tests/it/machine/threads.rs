@@ -2,12 +2,19 @@
 
 use std::time::Duration;
 
-use tokio::{net::TcpListener, time::Instant};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    time::{Instant, sleep},
+};
 use tokio_stream::StreamExt;
 use tonic_health::pb::health_check_response::ServingStatus;
 
 use super::child::{Child, Fault};
-use crate::{fixture::eventually, health::watch, truth::Dialects};
+use crate::{
+    fixture::{caller::get, eventually},
+    health::watch,
+    truth::Dialects,
+};
 
 /// A process in front of an endpoint that is well, once it serves.
 async fn serving(test: &str, fault: Fault) -> (Child, TcpListener) {
@@ -47,6 +54,23 @@ async fn a_worker_that_stands_still_gets_no_connections_and_ends_the_process_in_
     let last = stderr.lines().last().unwrap();
     assert!(last.contains("upbeat: thread worker-") && last.contains("stood still"), "{stderr}");
     assert!(broken.elapsed() < Duration::from_secs(30), "{:?}", broken.elapsed());
+}
+
+#[tokio::test]
+async fn who_finds_all_places_taken_waits_for_a_worker_that_is_late() {
+    let fault = Fault::Stall(Duration::from_millis(900));
+    let test = "who_finds_all_places_taken_waits_for_a_worker_that_is_late";
+    let (child, _endpoint) = serving(test, fault).await;
+    // One on each worker, and one place in all.
+    let silent = TcpStream::connect(child.address("full")).await.unwrap();
+    let _other = Dialects::at(child.address("open")).await;
+    sleep(Duration::from_millis(1200)).await;
+    child.break_a_worker().await;
+    let begun = Instant::now();
+    let (status, _) = get(child.address("full"), "/").await;
+    assert_eq!(status, 200);
+    assert!(begun.elapsed() >= Duration::from_millis(300), "{:?}", begun.elapsed());
+    drop(silent);
 }
 
 #[tokio::test]
