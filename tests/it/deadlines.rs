@@ -196,12 +196,12 @@ async fn the_response_timeout_begins_with_the_requests_end_and_ends_with_the_hea
 #[tokio::test]
 async fn a_stream_on_which_something_moves_is_not_idle() {
     let echo = Echo::start().await;
-    let proxy = proxy(echo.address(), "timeouts: { idle: 400ms },").await;
+    let proxy = proxy(echo.address(), "timeouts: { idle: 2s },").await;
     let mut caller = Caller::connect(proxy.address("otlp")).await;
-    let mut call = open(&mut caller, "/test.Echo/Stream", "10S").await;
+    let mut call = open(&mut caller, "/test.Echo/Stream", "20S").await;
     for _ in 0..8 {
         call.request.send_data(Bytes::from_static(&[0; 5]), false).unwrap();
-        tokio::time::sleep(Duration::from_millis(100)).await;
+        tokio::time::sleep(Duration::from_millis(400)).await;
     }
     let begun = Instant::now();
     let reply = read(call.response.await.unwrap()).await.unwrap();

@@ -120,9 +120,9 @@ async fn call(proxy: &Proxy) -> Option<u8> {
 }
 
 #[tokio::test]
-async fn an_endpoint_that_closes_its_connections_is_ejected_and_comes_back_by_a_probe() {
+async fn an_endpoint_that_closes_its_connections_is_ejected() {
     let (bad, good) = (Moody::start(CLOSES).await, Moody::start(0).await);
-    let proxy = proxy(&[bad.address, good.address], "ejection: { base_time: 700ms }").await;
+    let proxy = proxy(&[bad.address, good.address], "ejection: { base_time: 60s }").await;
     let mut failed = 0;
     for _ in 0..200 {
         failed += usize::from(call(&proxy).await == Some(14));
@@ -143,12 +143,26 @@ async fn an_endpoint_that_closes_its_connections_is_ejected_and_comes_back_by_a_
         assert_eq!(call(&proxy).await, Some(0));
     }
     assert_eq!(bad.calls(), 5, "it got none of them");
+    proxy.stop().await;
+}
 
+#[tokio::test]
+async fn an_ejected_endpoint_comes_back_by_a_probe() {
+    let (bad, good) = (Moody::start(CLOSES).await, Moody::start(0).await);
+    let proxy = proxy(&[bad.address, good.address], "ejection: { base_time: 700ms }").await;
+    let labels = format!(r#"upstream="otlp",endpoint="{}""#, bad.address);
+    let counter = format!("upbeat_ejections_total{{{labels},reason=\"closed\"}}");
+    eventually("it is ejected", async || {
+        call(&proxy).await;
+        proxy.metric(&counter).await >= 1.0
+    })
+    .await;
     bad.is_now(0);
     eventually("it is back", async || ejected(&proxy).await == 0).await;
+    let before = bad.calls();
     eventually("it gets calls again", async || {
         assert_eq!(call(&proxy).await, Some(0));
-        bad.calls() > 5
+        bad.calls() > before
     })
     .await;
     assert_eq!(proxy.metric(&format!("upbeat_endpoint_ejected{{{labels}}}")).await, 0.0);

@@ -74,7 +74,7 @@ async fn an_endpoint_that_answers_no_ping_is_given_up() {
 #[tokio::test]
 async fn an_endpoint_that_finds_pings_too_many_gets_half_as_many() {
     let (proxy, listener, mut caller, _call, mut wire) = waiting(LIMITS).await;
-    assert_eq!(pings(&mut wire, Duration::from_millis(500)).await, 1);
+    while wire.next().await.unwrap().kind != PING {}
     let calm = [&1_u32.to_be_bytes()[..], &11_u32.to_be_bytes(), b"too_many_pings"].concat();
     wire.send(Frame::new(GOAWAY, 0, 0, calm)).await;
     let mut next = caller.open(UNARY).await.unwrap();

@@ -25,7 +25,7 @@ use crate::fixture::{
 #[tokio::test]
 async fn a_message_that_was_begun_and_does_not_come_ends_its_call() {
     let echo = Echo::start().await;
-    let proxy = proxy(&[echo.address()], "limits: { message_timeout: 1s }").await;
+    let proxy = proxy(&[echo.address()], "limits: { message_timeout: 3s }").await;
     let mut client = Wire::connect(proxy.address("otlp")).await;
     let stuck: Vec<_> = (0..3).map(|_| client.open()).collect();
     let starts: [&[u8]; 3] = [&[0], &[0, 0, 0, 0, 100], &[0, 0, 0, 0, 100, 7, 7]];
@@ -40,7 +40,7 @@ async fn a_message_that_was_begun_and_does_not_come_ends_its_call() {
     let message = grpc_frame(&[7; 7_000]);
     for part in message.chunks(1500) {
         client.data(slow, part, false).await;
-        sleep(Duration::from_millis(400)).await;
+        sleep(Duration::from_millis(900)).await;
     }
     client.data(slow, &[], true).await;
     client.data(quiet, &grpc_frame(b"second"), true).await;

@@ -60,7 +60,7 @@ async fn no_service_flaps_when_an_upstream_is_added() {
     assert_eq!(next(overall).await, ServingStatus::Serving);
     assert_eq!(next(new).await, ServingStatus::ServiceUnknown);
 
-    let probe = "{ interval: 1s, timeout: 900ms, checks: [{ http: {} }] }";
+    let probe = "{ interval: 5s, timeout: 4s, checks: [{ http: {} }] }";
     let upstream = format!("  slow: {{ endpoints: [\"{slow}\"], probe: {probe} }}\nadmin:");
     let more = "health: { services: { new: { all: [slow] } } }\n";
     let after = format!("{}{more}", before.replace("admin:", &upstream));
