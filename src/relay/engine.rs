@@ -65,6 +65,8 @@ pub(super) struct Engine {
     pub(super) idle: Option<Box<IdleLinks>>,
     /// Links with something to write.
     pub(super) dirty: Vec<usize>,
+    /// Heads that were taken since the last flush.
+    pub(super) heads: usize,
     /// Calls whose head waits for what comes with it.
     pub(super) opening: Vec<CallKey>,
     /// Links with payload that waits since too little of it would go.
@@ -132,6 +134,7 @@ impl Engine {
             doubts: Vec::new(),
             idle: None,
             dirty: Vec::new(),
+            heads: 0,
             opening: Vec::new(),
             held: Vec::new(),
             sending: Vec::new(),
@@ -249,6 +252,7 @@ impl Engine {
 
     /// Writes every link that has something: the end of a turn.
     pub(super) fn flush(&mut self) {
+        self.heads = 0;
         while let Some(id) = self.dirty.pop() {
             let Some(link) = self.links.get_mut(id) else { continue };
             link.dirty = false;

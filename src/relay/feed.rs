@@ -3,7 +3,7 @@
 use tracing::debug;
 
 use super::{cause::Cause, engine::Engine};
-use crate::http2::connection::Fatal;
+use crate::http2::connection::{Event, Fatal};
 
 /// What was read of a link and not taken in its turn.
 #[derive(Debug, Default)]
@@ -65,7 +65,7 @@ impl Engine {
         !link.closing
     }
 
-    /// Takes so many frames as one turn may have; how many bytes these were.
+    /// Takes so many frames and calls as one turn may have; how many bytes these were.
     fn feed_some(&mut self, id: usize, input: &[u8]) -> usize {
         let mut at = 0;
         let link = &mut self.links[id];
@@ -75,13 +75,20 @@ impl Engine {
             self.trust(id);
         }
         self.context.frames = FRAMES;
+        let mut heads = HEADS.saturating_sub(self.heads).max(FEW_HEADS);
         loop {
             let link = &mut self.links[id];
-            if link.closing {
+            if link.closing || heads == 0 {
                 break;
             }
             match link.connection.next(input, &mut at, &mut self.context, &mut link.out) {
-                Ok(Some(event)) => self.event(id, event, input),
+                Ok(Some(event)) => {
+                    if matches!(event, Event::Head { .. } | Event::TooLarge { .. }) {
+                        heads -= 1;
+                        self.heads += 1;
+                    }
+                    self.event(id, event, input);
+                }
                 Ok(None) => break,
                 Err(Fatal(reason)) => {
                     debug!(?reason, "a peer broke the protocol");
@@ -107,3 +114,9 @@ impl Engine {
 
 /// Frames of one connection that are taken in a row: then it is others' turn.
 const FRAMES: usize = 256;
+/// Heads of requests and responses that are taken of all connections between two flushes. Whoever
+/// comes after these has [`FEW_HEADS`], so that a worker is through with all that are ready in a
+/// moment, however many calls each of them begins.
+const HEADS: usize = 128;
+/// Heads that are taken of one connection in a row in any case.
+const FEW_HEADS: usize = 4;
