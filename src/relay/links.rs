@@ -10,7 +10,8 @@ use super::link::Link;
 /// response waits for its client) must not find the one that took its place.
 #[derive(Debug, Default)]
 pub(super) struct Links {
-    slots: Slab<(usize, Link)>,
+    /// In boxes: a slab gives back no room before its last link, and that may be one for long.
+    slots: Slab<(usize, Box<Link>)>,
     born: usize,
     /// The slot that is looked at next.
     next: usize,
@@ -19,7 +20,7 @@ pub(super) struct Links {
 impl Links {
     pub(super) fn insert(&mut self, link: Link) -> usize {
         self.born += 1;
-        let slot = self.slots.insert((0, link));
+        let slot = self.slots.insert((0, Box::new(link)));
         let id = self.born << SLOT | slot;
         self.slots[slot].0 = id;
         id
@@ -34,24 +35,24 @@ impl Links {
     }
 
     pub(super) fn get(&self, id: usize) -> Option<&Link> {
-        self.slots.get(slot(id)).filter(|(own, _)| *own == id).map(|(_, link)| link)
+        self.slots.get(slot(id)).filter(|(own, _)| *own == id).map(|(_, link)| &**link)
     }
 
     pub(super) fn get_mut(&mut self, id: usize) -> Option<&mut Link> {
-        self.slots.get_mut(slot(id)).filter(|(own, _)| *own == id).map(|(_, link)| link)
+        self.slots.get_mut(slot(id)).filter(|(own, _)| *own == id).map(|(_, link)| &mut **link)
     }
 
-    pub(super) fn try_remove(&mut self, id: usize) -> Option<Link> {
+    pub(super) fn try_remove(&mut self, id: usize) -> Option<Box<Link>> {
         self.get(id)?;
         self.slots.try_remove(slot(id)).map(|(_, link)| link)
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = (usize, &Link)> {
-        self.slots.iter().map(|(_, (id, link))| (*id, link))
+        self.slots.iter().map(|(_, (id, link))| (*id, &**link))
     }
 
     pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = (usize, &mut Link)> {
-        self.slots.iter_mut().map(|(_, (id, link))| (*id, link))
+        self.slots.iter_mut().map(|(_, (id, link))| (*id, &mut **link))
     }
 
     /// The next `most` slots, from the first again after the last.
@@ -70,7 +71,7 @@ impl Links {
 
     /// The link in a slot.
     pub(super) fn in_slot(&mut self, slot: usize) -> Option<(usize, &mut Link)> {
-        self.slots.get_mut(slot).map(|(id, link)| (*id, link))
+        self.slots.get_mut(slot).map(|(id, link)| (*id, &mut **link))
     }
 }
 
