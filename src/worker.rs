@@ -21,7 +21,7 @@ use std::{
 use tokio::{
     net::TcpStream,
     runtime,
-    sync::{OwnedSemaphorePermit, mpsc, oneshot},
+    sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot},
     task::LocalSet,
     time::{Instant, MissedTickBehavior, interval, timeout, timeout_at},
 };
@@ -49,6 +49,7 @@ use crate::{
 pub struct Worker {
     orders: mpsc::UnboundedSender<Order>,
     load: Arc<AtomicUsize>,
+    entries: Arc<Semaphore>,
     heartbeat: Arc<Heartbeat>,
     ended: oneshot::Receiver<usize>,
 }
@@ -56,7 +57,7 @@ pub struct Worker {
 /// What a worker is told.
 #[derive(Debug)]
 enum Order {
-    Serve(Socket),
+    Serve(Socket, Entry),
     Reload(Arc<Settings>),
     /// Tell which connection is the first to make room, and end it where that is asked.
     Idle(Wanted, bool, oneshot::Sender<Option<Idle>>),
@@ -69,6 +70,13 @@ pub struct Wanted {
     pub listener: Option<Arc<Listener>>,
     /// Those beyond what it takes, or the others.
     pub reserved: bool,
+}
+
+/// A worker's leave to hand it one more connection. There are few at a time: what a burst of
+/// connections costs is taken between calls, and not before them.
+#[derive(Debug)]
+pub struct Entry {
+    _permit: OwnedSemaphorePermit,
 }
 
 /// A connection on its way to a worker.
@@ -120,7 +128,8 @@ impl Worker {
             // Nobody waits for it where the application has given up already.
             _ = done.send(cut);
         })?;
-        Ok(Self { orders, load, heartbeat, ended })
+        let entries = Arc::new(Semaphore::new(ENTRIES));
+        Ok(Self { orders, load, entries, heartbeat, ended })
     }
 
     /// Open connections.
@@ -133,10 +142,21 @@ impl Worker {
         &self.heartbeat
     }
 
+    /// Leave to hand it a connection, where it has begun with nearly all that it was handed.
+    pub fn try_enter(&self) -> Option<Entry> {
+        Arc::clone(&self.entries).try_acquire_owned().ok().map(|it| Entry { _permit: it })
+    }
+
+    /// Waits for that.
+    pub async fn enter(&self) -> Entry {
+        let entry = Arc::clone(&self.entries).acquire_owned().await;
+        Entry { _permit: entry.expect("it is never closed") }
+    }
+
     /// Hands a connection over. A worker that has ended drops it, which closes it.
-    pub fn hand(&self, socket: Socket) {
+    pub fn hand(&self, socket: Socket, entry: Entry) {
         self.load.fetch_add(1, Relaxed);
-        _ = self.orders.send(Order::Serve(socket));
+        _ = self.orders.send(Order::Serve(socket, entry));
     }
 
     /// Has new calls go by other settings, on open connections too. Sockets that are handed over
@@ -187,8 +207,8 @@ async fn run(
         order = queue.recv() => order,
         () = abort.cancelled() => None,
     } {
-        let socket = match order {
-            Order::Serve(socket) => socket,
+        let (socket, entry) = match order {
+            Order::Serve(socket, entry) => (socket, entry),
             Order::Reload(settings) => {
                 relay.reload(settings);
                 continue;
@@ -203,6 +223,7 @@ async fn run(
         let seat = seats.take(&socket);
         let load = Counted(Arc::clone(&load));
         connections.spawn_local(async move {
+            drop(entry);
             serve(socket, seat, relay, &handshakes).await;
             drop(load);
         });
@@ -302,6 +323,8 @@ impl Drop for Counted {
     }
 }
 
+/// Connections that a worker has been handed and has not begun with, at most.
+const ENTRIES: usize = 16;
 /// How long a worker has to say which connections are idle: as long as it counts as one that runs.
 /// A client is not turned away for a moment's delay.
 const PATIENCE: Duration = Duration::from_secs(2);

@@ -7,6 +7,7 @@ use std::{
 };
 
 use anyhow::Context;
+use futures_util::future::select_all;
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::{OwnedSemaphorePermit, watch},
@@ -20,7 +21,7 @@ use crate::{
     config::{self, Cap, ProxyProtocol},
     net::{self, Addresses},
     relay::Listener,
-    worker::{ENOUGH, OUTSIDE, Origin, Socket, Worker},
+    worker::{ENOUGH, Entry, OUTSIDE, Origin, Socket, Worker},
 };
 
 /// A listener whose connections are accepted.
@@ -168,7 +169,8 @@ async fn accept(
             let Some(origin) = origin(&mut places, &listener, client) else { continue };
             match capacity.take(&listener, &workers).await {
                 Some((permit, reserved)) => {
-                    hand(&workers, stream, listener, (permit, reserved), origin);
+                    let leave = leave(&workers).await;
+                    hand(leave, stream, listener, (permit, reserved), origin);
                 }
                 None => listener.refusals().refused(client, "max_connections", FULL),
             }
@@ -216,9 +218,25 @@ fn origin(places: &mut Option<Addresses>, listener: &Listener, client: IpAddr) -
     Some(Origin::Client { client, place: place.flatten() })
 }
 
-/// Hands a connection to the worker that has the fewest, among those that run.
+/// The worker for a connection, and its leave: that of the fewest connections, among those that run
+/// and take one now; where none does, the first that does again.
+async fn leave(workers: &[Worker]) -> (&Worker, Entry) {
+    let mut running: Vec<_> = workers.iter().filter(|it| !it.heartbeat().is_silent()).collect();
+    if running.is_empty() {
+        running.extend(workers);
+    }
+    running.sort_by_cached_key(|worker| worker.load());
+    if let Some(free) = running.iter().find_map(|it| Some((*it, it.try_enter()?))) {
+        return free;
+    }
+    let enter = async |worker: &Worker| worker.enter().await;
+    let (entry, first, _) = select_all(running.iter().map(|it| Box::pin(enter(it)))).await;
+    (running[first], entry)
+}
+
+/// Hands a connection to a worker.
 fn hand(
-    workers: &[Worker],
+    (worker, entry): (&Worker, Entry),
     stream: TcpStream,
     listener: Arc<Listener>,
     (permit, reserved): (OwnedSemaphorePermit, bool),
@@ -227,12 +245,8 @@ fn hand(
     let limits = listener.limits();
     let (interval, timeout) = (limits.client_ping_interval, limits.client_ping_timeout);
     net::keep_alive(&stream, interval, timeout, limits.send_timeout);
-    let running = workers.iter().filter(|worker| !worker.heartbeat().is_silent());
-    let fewest = |worker: &&Worker| worker.load();
-    let least = running.min_by_key(fewest).or_else(|| workers.iter().min_by_key(fewest));
-    let worker = least.expect("a configuration has at least one worker");
     match stream.into_std() {
-        Ok(stream) => worker.hand(Socket { stream, listener, permit, reserved, origin }),
+        Ok(stream) => worker.hand(Socket { stream, listener, permit, reserved, origin }, entry),
         Err(error) => error!(%error, "cannot hand a connection over"),
     }
 }

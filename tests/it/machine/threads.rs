@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use tokio::{
     net::{TcpListener, TcpStream},
-    time::{Instant, sleep},
+    time::{Instant, sleep, timeout},
 };
 use tokio_stream::StreamExt;
 use tonic_health::pb::health_check_response::ServingStatus;
@@ -71,6 +72,19 @@ async fn who_finds_all_places_taken_waits_for_a_worker_that_is_late() {
     assert_eq!(status, 200);
     assert!(begun.elapsed() >= Duration::from_millis(300), "{:?}", begun.elapsed());
     drop(silent);
+}
+
+#[tokio::test]
+async fn a_burst_of_connections_waits_for_no_worker_that_does_not_begin_with_its_part() {
+    let fault = Fault::Stall(Duration::from_secs(8));
+    let test = "a_burst_of_connections_waits_for_no_worker_that_does_not_begin_with_its_part";
+    let (child, _endpoint) = serving(test, fault).await;
+    child.break_a_worker().await;
+    let address = child.address("open");
+    let asked = (0..60).map(|_| timeout(Duration::from_secs(5), get(address, "/")));
+    let answered = join_all(asked).await.iter().filter(|answer| answer.is_ok()).count();
+    // It is handed 16 before it has begun with them.
+    assert!(answered >= 60 - 16, "{answered}");
 }
 
 #[tokio::test]
