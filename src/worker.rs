@@ -49,7 +49,7 @@ use crate::{
 pub struct Worker {
     orders: mpsc::UnboundedSender<Order>,
     load: Arc<AtomicUsize>,
-    entries: Arc<Semaphore>,
+    grants: Arc<Semaphore>,
     heartbeat: Arc<Heartbeat>,
     ended: oneshot::Receiver<usize>,
 }
@@ -57,7 +57,7 @@ pub struct Worker {
 /// What a worker is told.
 #[derive(Debug)]
 enum Order {
-    Serve(Socket, Entry),
+    Serve(Socket, Grant),
     Reload(Arc<Settings>),
     /// Tell which connection is the first to make room, and end it where that is asked.
     Idle(Wanted, bool, oneshot::Sender<Option<Idle>>),
@@ -72,10 +72,10 @@ pub struct Wanted {
     pub reserved: bool,
 }
 
-/// A worker's leave to hand it one more connection. There are few at a time: what a burst of
-/// connections costs is taken between calls, and not before them.
+/// A worker's grant to hand it one more connection, until it begins with that. There are few, so that a
+/// burst of connections is begun with between calls, and not before them.
 #[derive(Debug)]
-pub struct Entry {
+pub struct Grant {
     _permit: OwnedSemaphorePermit,
 }
 
@@ -128,8 +128,8 @@ impl Worker {
             // Nobody waits for it where the application has given up already.
             _ = done.send(cut);
         })?;
-        let entries = Arc::new(Semaphore::new(ENTRIES));
-        Ok(Self { orders, load, entries, heartbeat, ended })
+        let grants = Arc::new(Semaphore::new(GRANTS));
+        Ok(Self { orders, load, grants, heartbeat, ended })
     }
 
     /// Open connections.
@@ -142,21 +142,21 @@ impl Worker {
         &self.heartbeat
     }
 
-    /// Leave to hand it a connection, where it has begun with nearly all that it was handed.
-    pub fn try_enter(&self) -> Option<Entry> {
-        Arc::clone(&self.entries).try_acquire_owned().ok().map(|it| Entry { _permit: it })
+    /// Leave to hand it one more connection, where it has begun with nearly all that it was handed.
+    pub fn try_grant(&self) -> Option<Grant> {
+        Arc::clone(&self.grants).try_acquire_owned().ok().map(|it| Grant { _permit: it })
     }
 
     /// Waits for that.
-    pub async fn enter(&self) -> Entry {
-        let entry = Arc::clone(&self.entries).acquire_owned().await;
-        Entry { _permit: entry.expect("it is never closed") }
+    pub async fn grant(&self) -> Grant {
+        let permit = Arc::clone(&self.grants).acquire_owned().await;
+        Grant { _permit: permit.expect("it is never closed") }
     }
 
     /// Hands a connection over. A worker that has ended drops it, which closes it.
-    pub fn hand(&self, socket: Socket, entry: Entry) {
+    pub fn hand(&self, socket: Socket, grant: Grant) {
         self.load.fetch_add(1, Relaxed);
-        _ = self.orders.send(Order::Serve(socket, entry));
+        _ = self.orders.send(Order::Serve(socket, grant));
     }
 
     /// Has new calls go by other settings, on open connections too. Sockets that are handed over
@@ -207,8 +207,8 @@ async fn run(
         order = queue.recv() => order,
         () = abort.cancelled() => None,
     } {
-        let (socket, entry) = match order {
-            Order::Serve(socket, entry) => (socket, entry),
+        let (socket, grant) = match order {
+            Order::Serve(socket, grant) => (socket, grant),
             Order::Reload(settings) => {
                 relay.reload(settings);
                 continue;
@@ -223,7 +223,7 @@ async fn run(
         let seat = seats.take(&socket);
         let load = Counted(Arc::clone(&load));
         connections.spawn_local(async move {
-            drop(entry);
+            drop(grant);
             serve(socket, seat, relay, &handshakes).await;
             drop(load);
         });
@@ -323,8 +323,8 @@ impl Drop for Counted {
     }
 }
 
-/// Connections that a worker has been handed and has not begun with, at most.
-const ENTRIES: usize = 16;
+/// Connections that a worker was handed and has not begun with, at most.
+const GRANTS: usize = 16;
 /// How long a worker has to say which connections are idle: as long as it counts as one that runs.
 /// A client is not turned away for a moment's delay.
 const PATIENCE: Duration = Duration::from_secs(2);

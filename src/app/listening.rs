@@ -21,7 +21,7 @@ use crate::{
     config::{self, Cap, ProxyProtocol},
     net::{self, Addresses},
     relay::Listener,
-    worker::{ENOUGH, Entry, OUTSIDE, Origin, Socket, Worker},
+    worker::{ENOUGH, Grant, OUTSIDE, Origin, Socket, Worker},
 };
 
 /// A listener whose connections are accepted.
@@ -169,8 +169,8 @@ async fn accept(
             let Some(origin) = origin(&mut places, &listener, client) else { continue };
             match capacity.take(&listener, &workers).await {
                 Some((permit, reserved)) => {
-                    let leave = leave(&workers).await;
-                    hand(leave, stream, listener, (permit, reserved), origin);
+                    let worker = next(&workers).await;
+                    hand(worker, stream, listener, (permit, reserved), origin);
                 }
                 None => listener.refusals().refused(client, "max_connections", FULL),
             }
@@ -218,25 +218,25 @@ fn origin(places: &mut Option<Addresses>, listener: &Listener, client: IpAddr) -
     Some(Origin::Client { client, place: place.flatten() })
 }
 
-/// The worker for a connection, and its leave: that of the fewest connections, among those that run
-/// and take one now; where none does, the first that does again.
-async fn leave(workers: &[Worker]) -> (&Worker, Entry) {
+/// The worker for one more connection, and its grant: that of the fewest connections, among those
+/// that run and take one now; where none does, the first that does again.
+async fn next(workers: &[Worker]) -> (&Worker, Grant) {
     let mut running: Vec<_> = workers.iter().filter(|it| !it.heartbeat().is_silent()).collect();
     if running.is_empty() {
         running.extend(workers);
     }
     running.sort_by_cached_key(|worker| worker.load());
-    if let Some(free) = running.iter().find_map(|it| Some((*it, it.try_enter()?))) {
+    if let Some(free) = running.iter().find_map(|it| Some((*it, it.try_grant()?))) {
         return free;
     }
-    let enter = async |worker: &Worker| worker.enter().await;
-    let (entry, first, _) = select_all(running.iter().map(|it| Box::pin(enter(it)))).await;
-    (running[first], entry)
+    let grant = async |worker: &Worker| worker.grant().await;
+    let (grant, first, _) = select_all(running.iter().map(|it| Box::pin(grant(it)))).await;
+    (running[first], grant)
 }
 
 /// Hands a connection to a worker.
 fn hand(
-    (worker, entry): (&Worker, Entry),
+    (worker, grant): (&Worker, Grant),
     stream: TcpStream,
     listener: Arc<Listener>,
     (permit, reserved): (OwnedSemaphorePermit, bool),
@@ -246,7 +246,7 @@ fn hand(
     let (interval, timeout) = (limits.client_ping_interval, limits.client_ping_timeout);
     net::keep_alive(&stream, interval, timeout, limits.send_timeout);
     match stream.into_std() {
-        Ok(stream) => worker.hand(Socket { stream, listener, permit, reserved, origin }, entry),
+        Ok(stream) => worker.hand(Socket { stream, listener, permit, reserved, origin }, grant),
         Err(error) => error!(%error, "cannot hand a connection over"),
     }
 }
