@@ -123,14 +123,14 @@ async fn call(proxy: &Proxy) -> Option<u8> {
 async fn an_endpoint_that_closes_its_connections_is_ejected() {
     let (bad, good) = (Moody::start(CLOSES).await, Moody::start(0).await);
     let proxy = proxy(&[bad.address, good.address], "ejection: { base_time: 60s }").await;
-    let mut failed = 0;
-    for _ in 0..200 {
-        failed += usize::from(call(&proxy).await == Some(14));
-        if bad.calls() == 5 {
-            break;
-        }
-    }
-    assert_eq!((failed, bad.calls()), (5, 5));
+    // Between these it is connected to anew, and the other has all calls.
+    let failed = AtomicUsize::new(0);
+    eventually("it has five calls", async || {
+        failed.fetch_add(usize::from(call(&proxy).await == Some(14)), SeqCst);
+        bad.calls() == 5
+    })
+    .await;
+    assert_eq!(failed.load(SeqCst), 5);
     let state = endpoint(&proxy, bad.address).await;
     let ejection = state.ejected.expect("it is ejected");
     assert_eq!((&*state.health, &*ejection.reason), ("healthy", "closed"));

@@ -115,6 +115,11 @@ async fn large_bodies_pass_whole_in_both_directions_for_slow_readers_too() {
     let proxy = start(echo.address(), &files(&ca.pair("localhost"))).await;
     let address = proxy.address("tls");
     for (length, slow) in [(1, false), (100_000, false), (8 << 20, false), (4 << 20, true)] {
+        // Before it connects: a connection that asks nothing for ten seconds is closed.
+        let mut sent = vec![0];
+        sent.extend(u32::try_from(length).unwrap().to_be_bytes());
+        sent.extend((0..length).map(|at| (at % 251) as u8));
+        let body = Bytes::from(sent.clone());
         let socket = tokio::net::TcpSocket::new_v4().unwrap();
         if slow {
             socket.set_recv_buffer_size(4096).unwrap();
@@ -122,10 +127,6 @@ async fn large_bodies_pass_whole_in_both_directions_for_slow_readers_too() {
         let stream = ca.client(None).over(socket.connect(address).await.unwrap()).await;
         let mut caller = Caller::over(stream.unwrap(), address).await.unwrap();
         let mut call = caller.open(UNARY).await.unwrap();
-        let mut sent = vec![0];
-        sent.extend(u32::try_from(length).unwrap().to_be_bytes());
-        sent.extend((0..length).map(|at| (at % 251) as u8));
-        let body = Bytes::from(sent.clone());
         let send = async {
             echo::send(&mut call.request, body).await.unwrap();
             call.request.send_data(Bytes::new(), true).unwrap();
