@@ -88,8 +88,6 @@ pub(crate) async fn idle(scene: &mut Scene<'_>) -> anyhow::Result<()> {
     sleep(Duration::from_secs(1)).await;
     let each = scene.subject().resident().saturating_sub(before) as f64 / encrypted as f64;
     scene.at_most("TLS", each, if scene.options.slow { 17.0 } else { 24.0 }, " KiB each");
-    crowd::leave(callers).await;
-    crowd::leave(clients).await;
     Ok(())
 }
 

@@ -3,7 +3,6 @@
 use std::{net::SocketAddr, time::Duration};
 
 use futures_util::future::join_all;
-use tokio::time::sleep;
 
 use crate::raw::{Heard, Raw};
 
@@ -18,15 +17,6 @@ pub(crate) async fn open(
         crowd.push(Raw::connect(address, settings).await?);
     }
     Ok(crowd)
-}
-
-/// Closes connections of which the end is no attack, some at a time: a kernel that ends thousands in a
-/// row does it on the cores that the victim's calls need.
-pub(crate) async fn leave<T>(mut crowd: Vec<T>) {
-    while !crowd.is_empty() {
-        crowd.truncate(crowd.len().saturating_sub(32));
-        sleep(Duration::from_millis(5)).await;
-    }
 }
 
 /// Writes what each has queued, and hears what comes, until the condition holds for each or the
