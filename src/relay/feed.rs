@@ -65,7 +65,7 @@ impl Engine {
         !link.closing
     }
 
-    /// Takes so many frames and calls as one turn may have; how many bytes these were.
+    /// Takes so many frames and heads as one turn may have; how many bytes these were.
     fn feed_some(&mut self, id: usize, input: &[u8]) -> usize {
         let mut at = 0;
         let link = &mut self.links[id];
